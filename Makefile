@@ -1,0 +1,44 @@
+# What the README and CI call. Every target does its own set-up.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.DEFAULT_GOAL := run
+.PHONY: run test test-long check format lint types unit clean
+
+run: $(READY)  ## B-STaR on the embedded default, at most 4 minutes on 2 cores
+	$(BIN)/ratchet run recipe=b_star
+
+test: check  ## everything CI runs
+
+check: format lint types unit
+
+format: $(READY)
+	$(BIN)/ruff format --check .
+
+lint: $(READY)
+	$(BIN)/ruff check .
+
+types: $(READY)
+	@# The installed layout as a type checker can read it: package-dir maps flows/ to ratchet.flows.
+	@rm -rf .links && mkdir -p .links/ratchet
+	@for file in ratchet/*.py ratchet/py.typed; do ln -s ../../$$file .links/ratchet/; done
+	@for layer in components configs flows infra; do ln -s ../../$$layer .links/ratchet/$$layer; done
+	$(BIN)/mypy
+
+unit: $(READY)
+	$(BIN)/python -m pytest -m "not slow"
+
+test-long: $(READY)  ## the same proofs on the real tiny policy, minutes rather than seconds
+	$(BIN)/python -m pytest
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	@# torch by its exact version first: an open range takes a build with gigabytes of CUDA.
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt $$(grep '^torch==' constraints.txt)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .links build *.egg-info .pytest_cache .mypy_cache .ruff_cache

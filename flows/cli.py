@@ -1,0 +1,297 @@
+"""`ratchet VERB [NAME] [KEY=VALUE …]`: reads the words, hands them to the verb, turns errors into exit codes.
+
+Nothing heavy is imported here: `--help`, `runs` and `show` answer at once.
+"""
+
+import argparse
+import errno
+import json
+import re
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ratchet import __version__
+from ratchet.errors import InputError, RatchetError
+
+EPILOG = """\
+examples:
+  ratchet run recipe=b_star                      the default task and policy, on this machine
+  ratchet run recipe=rest_em policy=hf policy.path=CKPT task=jsonl task.train_file=DATA.jsonl
+  ratchet plan recipe=b_star training.steps=80   what would run again, and why
+  ratchet show NAME                              rounds, stages, attempts
+  ratchet compare NAME OTHER                     rounds side by side
+
+The same command again is resume. exit codes: 0 done, 1 a stage failed, 2 your input, 3 held by another driver, 130 detached.
+"""
+
+OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE}
+"""A disk that is full, not ours or broken, whichever file met it: the user's to mend, and no bug."""
+
+OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@-]*=|~[A-Za-z_]")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="ratchet", description="Self-improvement pipelines that cannot lose a round.", epilog=EPILOG)
+    top.formatter_class = argparse.RawDescriptionHelpFormatter
+    top.add_argument("--version", action="version", version=f"ratchet {__version__}")
+    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+
+    def verb(name: str, help: str, does: Callable[[argparse.Namespace], int], *, overrides: bool = False, json_too: bool = False) -> Any:
+        sub = verbs.add_parser(name, help=help, description=help)
+        sub.set_defaults(does=does)
+        sub.add_argument("--root", help="where runs live (default: RATCHET_ROOT, the nearest runs/ above, ./runs)")
+        if overrides:
+            sub.usage = f"ratchet {name} [options] [KEY=VALUE …]"
+            sub.set_defaults(takes_overrides=True)
+            sub.add_argument("--config-dir", type=Path, help="a folder with config groups of your own")
+        if json_too:
+            sub.add_argument("--json", action="store_true", help="for a machine to read")
+        return sub
+
+    run = verb("run", "start a run, or continue it: the same command again is resume", _run, overrides=True, json_too=True)
+    run.add_argument("--name", help="the run's name (default: RECIPE-TASK-SCIENCE)")
+    run.add_argument("--no-prefect", action="store_true", help="run without Prefect; no result depends on it")
+    plan = verb("plan", "what would run, what would be reused, and why", _plan, overrides=True, json_too=True)
+    plan.add_argument("--name")
+    plan.add_argument("--verify", action="store_true", help="compare every reused artifact's files with its manifest")
+    verb("runs", "list runs", _runs, json_too=True)
+    show = verb("show", "one run's rounds, stages, attempts, jobs and metrics", _show, json_too=True)
+    show.add_argument("name")
+    resume = verb("resume", "continue a run from its recorded config", _resume, overrides=True, json_too=True)
+    resume.add_argument("run_name", metavar="NAME")
+    resume.add_argument("--no-prefect", action="store_true")
+    retry = verb("retry", "set a round's stages (or one verb's) and all after them aside, and make them again", _retry, overrides=True, json_too=True)
+    retry.add_argument("run_name", metavar="NAME")
+    retry.add_argument("--round", type=int, required=True)
+    retry.add_argument("--stage", metavar="VERB")
+    retry.add_argument("--no-prefect", action="store_true")
+    compare = verb("compare", "rounds of one or several runs side by side", _compare, json_too=True)
+    compare.add_argument("names", nargs="+", metavar="NAME")
+    logs = verb("logs", "what a run's stages printed", _logs)
+    logs.add_argument("name")
+    logs.add_argument("--round", type=int)
+    logs.add_argument("--stage", metavar="VERB")
+    logs.add_argument("--follow", action="store_true", help="keep printing while the run goes")
+    delete = verb("delete", "delete a run, and the artifacts that no other run uses", _delete)
+    delete.add_argument("name")
+    delete.add_argument("--yes", action="store_true", help="do it; without this only say what would go")
+    verb("doctor", "what of the environment works", _doctor, json_too=True)
+    verb("ui", "the MLflow and Prefect pages of this root, until Ctrl-C", _ui)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The `ratchet` command; returns its exit code."""
+    # Overrides may stand anywhere between the options, which argparse cannot say of a positional under a verb.
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    overrides = [word for word in words if OVERRIDE.match(word)]
+    given = parser().parse_args([word for word in words if word not in overrides])
+    given.overrides = overrides
+    if overrides and not getattr(given, "takes_overrides", False):
+        sys.stderr.write(f"ratchet: `{given.verb}` takes no KEY=VALUE\n  got:     {' '.join(overrides)}\n")
+        return 2
+    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+    try:
+        return int(given.does(given))
+    except RatchetError as error:
+        sys.stderr.write(f"ratchet: {error}\n")
+        return error.exit_code
+    except KeyboardInterrupt:
+        sys.stderr.write("\nratchet: detached; nothing that is published is lost. The same command (or `ratchet resume NAME`) goes on.\n")
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+    except OSError as error:
+        if error.errno not in OF_THE_MACHINE:
+            raise
+        sys.stderr.write(f"ratchet: {error}\n  next: free space or mend the path, and give the same command again: what is published stays\n")
+        return 1
+
+
+def _config(given: argparse.Namespace) -> dict[str, Any]:
+    from ratchet.flows.compose import compose, default_name
+
+    config = compose(given.overrides, given.config_dir)
+    config["name"] = given.name or config.get("name") or default_name(config)
+    return config
+
+
+def _folder(given: argparse.Namespace, name: str, root: str | None = None) -> Any:
+    from ratchet.infra.runs import RunFolder, find_root
+
+    return RunFolder(find_root(given.root or root), name)
+
+
+def _run(given: argparse.Namespace) -> int:
+    config = _config(given)
+    if config["sweep"]:
+        return _sweep(given, config)
+    run = _folder(given, config["name"], config.get("root"))
+    return _drive(given, run, config)
+
+
+def _sweep(given: argparse.Namespace, config: dict[str, Any]) -> int:
+    from ratchet.flows.summary import summary_of
+    from ratchet.flows.sweep import averaged, members
+    from ratchet.flows.tables import console, sweep_table
+
+    found = members(config, given.overrides, given.config_dir, given.name)
+    out = console(stderr=True)
+    for number, member in enumerate(found, start=1):
+        out.print(f"[bold]run {number} of {len(found)}[/bold]")
+        run = _folder(given, member.name, config.get("root"))
+        _drive(given, run, member.config)
+    runs = [(member.point, summary_of(_folder(given, member.name, config.get("root")))) for member in found]
+    console().print(sweep_table(averaged(runs, "pass_at_1")))
+    return 0
+
+
+def _resume(given: argparse.Namespace) -> int:
+    run = _folder(given, given.run_name)
+    return _drive(given, run, _recorded(given, run))
+
+
+def _recorded(given: argparse.Namespace, run: Any) -> dict[str, Any]:
+    """A run's own config with operations that the user changes for this turn, the last turn's otherwise."""
+    from ratchet.flows.compose import OPERATIONS, compose
+    from ratchet.flows.summary import summary_of
+
+    config = dict(summary_of(run).config)
+    if given.overrides:
+        wrong = [o for o in given.overrides if o.partition("=")[0].split(".")[0] not in OPERATIONS]
+        if wrong:
+            what = f"`{given.verb}` keeps the run's science"
+            raise InputError(what, got=" ".join(wrong), allowed=f"changes of {', '.join(sorted(OPERATIONS))}", next="`ratchet run` with a new name")
+        fresh = compose(given.overrides, given.config_dir)
+        config |= {key: fresh[key] for key in {o.partition("=")[0].split(".")[0] for o in given.overrides}}
+    return config
+
+
+def _drive(given: argparse.Namespace, run: Any, config: dict[str, Any]) -> int:
+    from ratchet.flows.retry import with_command
+    from ratchet.flows.session import session
+
+    try:
+        return session(run, config, overrides=given.overrides, prefect=not given.no_prefect, as_json=given.json)
+    except RatchetError as error:
+        raise with_command(run, error) from None
+
+
+def _retry(given: argparse.Namespace) -> int:
+    from ratchet.flows.retry import set_aside
+
+    run = _folder(given, given.run_name)
+    config = _recorded(given, run)
+    titles = set_aside(run, given.round, given.stage)
+    sys.stderr.write(f"set aside: {', '.join(titles) or 'nothing, since none of it is published'}\n")
+    return _drive(given, run, config)
+
+
+def _plan(given: argparse.Namespace) -> int:
+    from ratchet.flows.plan import plan
+    from ratchet.flows.tables import console, plan_table
+    from ratchet.infra.store import LocalStore
+
+    config = _config(given)
+    run = _folder(given, config["name"], config.get("root"))
+    found = plan(run, config)
+    if given.verify:
+        store = LocalStore(state=run.state)
+        for line in found.lines:
+            if line.identity and line.fate == "reuse":
+                store.open(line.identity)  # with its shards
+    if given.json:
+        _emit({"run": run.name, **asdict(found)})
+        return 0
+    out = console()
+    out.print(plan_table(found))
+    count = {fate: sum(line.fate == fate for line in found.lines) for fate in ("reuse", "run", "unknown")}
+    out.print(f"{run.name}: {count['reuse']} stages reused, {count['run']} to run, {count['unknown']} depend on those.")
+    if found.planned < found.rounds:
+        out.print(f"Rounds {found.planned + 1} to {found.rounds} depend on round {found.planned}.")
+    if found.compared and found.compared != run.name:
+        out.print(f"The reasons compare with the run {found.compared}.")
+    return 0
+
+
+def _runs(given: argparse.Namespace) -> int:
+    from ratchet.flows.summary import summary_of
+    from ratchet.infra.runs import find_root, runs_under
+
+    root = find_root(given.root)
+    summaries = [summary_of(run) for run in runs_under(root)]
+    if given.json:
+        _emit([{key: value for key, value in asdict(run).items() if key not in ("stages", "config")} for run in summaries])
+        return 0
+    from ratchet.flows.tables import console, runs_table
+
+    console().print(runs_table(summaries) if summaries else f"no runs under {root} yet: `ratchet run recipe=b_star` starts one")
+    return 0
+
+
+def _show(given: argparse.Namespace) -> int:
+    from ratchet.flows.summary import summary_of
+
+    run = summary_of(_folder(given, given.name))
+    if given.json:
+        _emit(asdict(run))
+        return 0
+    from ratchet.flows.tables import console, rounds_table, stages_table
+
+    out = console()
+    out.print(rounds_table(run.rounds, f"{run.name}: {run.status}, {run.reason}"))
+    out.print(stages_table(run))
+    return 0
+
+
+def _compare(given: argparse.Namespace) -> int:
+    from ratchet.flows.summary import summary_of
+
+    runs = [summary_of(_folder(given, name)) for name in given.names]
+    if given.json:
+        _emit([{"name": run.name, "rounds": [asdict(row) for row in run.rounds]} for run in runs])
+        return 0
+    from ratchet.flows.tables import compare_table, console
+
+    console().print(compare_table(runs))
+    return 0
+
+
+def _logs(given: argparse.Namespace) -> int:
+    from ratchet.flows.logs import print_logs
+
+    return print_logs(_folder(given, given.name), given.round, given.stage, follow=given.follow)
+
+
+def _delete(given: argparse.Namespace) -> int:
+    from ratchet.flows.delete import delete
+
+    return delete(_folder(given, given.name), really=given.yes)
+
+
+def _doctor(given: argparse.Namespace) -> int:
+    from ratchet.flows.doctor import doctor
+    from ratchet.infra.runs import find_root
+
+    return doctor(find_root(given.root), as_json=given.json)
+
+
+def _ui(given: argparse.Namespace) -> int:
+    from ratchet.flows.ui import ui
+    from ratchet.infra.runs import find_root
+
+    return ui(find_root(given.root))
+
+
+def _emit(value: Any) -> None:
+    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""What a run shows while it goes: rounds, stages, rows a second. On a terminal it stands still and updates; in a log it is lines."""
+
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from ratchet.artifacts import Manifest
+from ratchet.errors import StageFailed
+from ratchet.flows.compose import Config
+from ratchet.flows.driver import View
+from ratchet.flows.tables import interval
+from ratchet.infra.claims import Claim
+from ratchet.infra.executors import JobRecord
+from ratchet.infra.ledger import Event
+from ratchet.infra.runs import RunFolder
+from ratchet.stages import Stage
+
+
+class ProgressView(View):
+    """Live progress on standard error."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("{task.fields[note]}"),
+        )
+        self.bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal, redirect_stdout=False, redirect_stderr=False)
+        self.running: dict[str, tuple[Stage, Path, float]] = {}
+        self.batch: set[str] = set()
+        self.rounds: Any = None
+        self.stages: Any = None
+        self.state: Path | None = None
+        self.made = self.reused = 0
+        self._over = threading.Event()
+
+    def opened(self, run: RunFolder, config: Config) -> None:
+        self.state = run.state
+        self.console.print(f"[bold]{run.name}[/bold]  {config['recipe']['name']}, {config['rounds']} rounds, seed {config['seed']}, under {run.root}")
+        self.rounds = self.bars.add_task("rounds", total=config["rounds"] + 1, note="")
+        self.stages = self.bars.add_task("stage", total=None, note="")
+        self.bars.start()
+        threading.Thread(target=self._watch, daemon=True, name="progress").start()
+
+    def begins(self, round: int, of: int) -> None:
+        self.made = self.reused = 0
+        self.bars.update(self.rounds, description=f"round {round} of {of}", completed=round)
+
+    def asked(self, stages: Sequence[Stage]) -> None:
+        units = [unit for stage in stages for unit in (stage.shards() or [stage])]
+        self.batch = {unit.identity for unit in units}
+        self.bars.reset(self.stages, total=len(units), description=stages[0].verb, note="")
+
+    def attempt(self, stage: Stage, number: int, record: JobRecord, *, attached: bool) -> None:
+        assert self.state is not None
+        self.running[stage.identity] = (stage, Claim(self.state / "claims" / stage.identity).attempt(number), time.monotonic())
+        if attached:
+            self.console.print(f"  attached to {stage.title} (job {record.get('job_id') or record.get('pid')})")
+
+    def waiting(self, stage: Stage) -> None:
+        self.console.print(f"  {stage.title}: another run is making it; waiting")
+
+    def published(self, stage: Stage, manifest: Manifest, *, reused: bool) -> None:
+        self.running.pop(stage.identity, None)
+        if stage.identity in self.batch:
+            self.bars.advance(self.stages)
+        if stage.shard is None:
+            self.reused += reused
+            self.made += not reused
+
+    def failed(self, stage: Stage, number: int, error: StageFailed) -> None:
+        self.running.pop(stage.identity, None)
+
+    def advanced(self, event: Event) -> None:
+        knobs = "".join(f"  {name} {value:g}" for name, value in event["knobs"].items())
+        note = f"  ({event['note']})" if event["note"] else ""
+        stages = f"{self.made} stages made, {self.reused} reused"
+        self.console.print(f"  round {event['round']}: pass@1 {interval(event['metrics'], 'pass_at_1')}{knobs}  {stages}{note}")
+
+    def closed(self, reason: str) -> None:
+        self._over.set()
+        self.bars.stop()
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.5):
+            rows = 0.0
+            for _, folder, began in list(self.running.values()):
+                with suppress(FileNotFoundError, ValueError):
+                    import json
+
+                    said = json.loads((folder / "progress.json").read_text())
+                    rows += said["rows"] / max(time.monotonic() - began, 0.1)
+            note = f"{rows:,.0f} rows/s" if rows else ""
+            with suppress(KeyError):
+                self.bars.update(self.stages, note=note)

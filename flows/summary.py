@@ -1,0 +1,159 @@
+"""A run read back from its ledger: rounds, stages, attempts. Standard library only, so that `runs` and `show` answer at once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from ratchet.infra.ledger import Event
+from ratchet.infra.runs import Lease, RunFolder
+
+Status = Literal["running", "finished", "stopped", "failed", "interrupted"]
+
+
+@dataclass(kw_only=True)
+class StageSummary:
+    """A stage at its place in a run, with what became of it."""
+
+    round: int
+    verb: str
+    ordinal: int
+    cell: str | None
+    title: str
+    identity: str
+    digest: str | None = None
+    rows: int = 0
+    seconds: float = 0.0
+    shared: bool = False
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    attempts: list[Event] = field(default_factory=list[Event])
+    failure: str | None = None
+
+
+@dataclass(kw_only=True)
+class RoundSummary:
+    """What a round measured, set, kept and cost."""
+
+    round: int
+    metrics: Mapping[str, float]
+    knobs: Mapping[str, float]
+    balance: float | None
+    kept: int | None
+    seconds: float
+    state: str
+    report: str
+    roles: Mapping[str, Any]
+    note: str = ""
+
+
+@dataclass(kw_only=True)
+class RunSummary:
+    """A run as its ledger tells it."""
+
+    name: str
+    status: Status
+    reason: str
+    config: Mapping[str, Any]
+    science: str
+    seed: int
+    began: float
+    ended: float
+    rounds: list[RoundSummary]
+    stages: list[StageSummary]
+
+    @property
+    def rounds_wanted(self) -> int:
+        return int(self.config["rounds"])
+
+
+def summary_of(run: RunFolder) -> RunSummary:
+    """Read a run's ledger once."""
+    opening = run.opening()
+    events = list(run.ledger)
+    stages = _stages(events)
+    driver = [e for e in events if e["kind"] == "driver"]
+    config = {**opening["config"], **(driver[-1]["operations"] if driver else {})}
+    status, reason = _status(run, events)
+    rounds: dict[int, RoundSummary] = {}
+    for event in events:
+        if event["kind"] == "advanced":
+            rounds[event["round"]] = _round(event, stages)
+        elif event["kind"] == "retried":
+            rounds = {index: row for index, row in rounds.items() if row.state not in event["identities"]}
+    return RunSummary(
+        name=run.name,
+        status=status,
+        reason=reason,
+        config=config,
+        science=opening["science"],
+        seed=opening["seed"],
+        began=opening["at"],
+        ended=events[-1]["at"],
+        rounds=[rounds[index] for index in sorted(rounds)],
+        stages=stages,
+    )
+
+
+def _stages(events: Sequence[Event]) -> list[StageSummary]:
+    """The last stage at each place, in the order they were first asked."""
+    places: dict[tuple[Any, ...], StageSummary] = {}
+    published: dict[str, Event] = {}
+    shards: dict[str, list[Event]] = {}
+    for event in events:
+        match event["kind"]:
+            case "stage":
+                place = (event["round"], event["verb"], event["ordinal"], event["cell"])
+                fields = ("round", "verb", "ordinal", "cell", "title", "identity")
+                places[place] = StageSummary(**{name: event[name] for name in fields})
+            case "attempt" | "attached" | "failed":
+                shards.setdefault(event["title"].split(" · shard ")[0], []).append(event)
+            case "published":
+                published[event["identity"]] = event
+                for stage in (s for s in places.values() if s.identity == event["identity"]):
+                    stage.digest, stage.rows, stage.seconds = event["digest"], event["rows"], event["seconds"]
+                    stage.metrics, stage.shared = event["metrics"], event["shared"]
+            case "retried":
+                published = {identity: e for identity, e in published.items() if identity not in event["identities"]}
+                for stage in (s for s in places.values() if s.identity in event["identities"]):
+                    stage.digest, stage.rows, stage.metrics = None, 0, {}
+    for stage in places.values():
+        stage.attempts = [e for e in shards.get(stage.title, []) if e["kind"] != "failed"]
+        failures = [e for e in shards.get(stage.title, []) if e["kind"] == "failed"]
+        stage.failure = failures[-1]["reason"] if failures and stage.digest is None else None
+        if stage.digest is None and stage.identity in published:  # the same stage at a second place
+            event = published[stage.identity]
+            stage.digest, stage.rows, stage.metrics, stage.shared = event["digest"], event["rows"], event["metrics"], True
+    return list(places.values())
+
+
+def _round(event: Event, stages: Sequence[StageSummary]) -> RoundSummary:
+    mine = [stage for stage in stages if stage.round == event["round"]]
+    adjusted = [stage for stage in mine if stage.verb == "adjust"]
+    selected = [stage for stage in mine if stage.verb == "select"]
+    return RoundSummary(
+        round=event["round"],
+        metrics=event["metrics"],
+        knobs=event["knobs"],
+        balance=adjusted[-1].metrics.get("balance") if adjusted else None,
+        kept=selected[-1].rows if selected and event["round"] else None,
+        seconds=sum(stage.seconds for stage in mine),
+        state=event["state"],
+        report=event["report"],
+        roles=event["roles"],
+        note=event["note"],
+    )
+
+
+def _status(run: RunFolder, events: Sequence[Event]) -> tuple[Status, str]:
+    if Lease.is_held(run):
+        return "running", Lease.holder(run)
+    for event in reversed(events):
+        match event["kind"]:
+            case "finished":
+                return "finished", f"{event['rounds']} rounds"
+            case "stopped":
+                return "stopped", event["reason"]
+            case "failed":
+                return "failed", f"{event['title']}: {event['reason']}"
+            case "driver" | "retried" | "run":
+                break
+    return "interrupted", "its driver is gone; `ratchet resume` goes on"

@@ -1,0 +1,84 @@
+"""One run per combination of some dials, as one named group: shared stages are computed once, and the whole is one comparison.
+
+A config's `sweep: {KEY: [VALUE, …]}` says which. Seeds are what is averaged over; every other key is what is compared.
+"""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ratchet.errors import InputError
+from ratchet.flows.compose import compose, default_name
+from ratchet.flows.summary import RunSummary
+
+Point = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Member:
+    """One run of a sweep."""
+
+    point: Point
+    name: str
+    config: dict[str, Any]
+    overrides: Sequence[str]
+
+
+def members(config: Mapping[str, Any], overrides: Sequence[str], config_dir: Path | None, name: str | None) -> list[Member]:
+    """The runs that a config's `sweep` stands for, in a fixed order: the seed turns slowest, so that a part is comparable too."""
+    axes: Mapping[str, Sequence[Any]] = config["sweep"]
+    if not isinstance(axes, Mapping) or not all(isinstance(values, list) and values for values in axes.values()):
+        raise InputError("`sweep` must map keys to lists of values", got=axes, allowed="{KEY: [VALUE, …]}, such as {seed: [1, 2, 3]}")
+    keys = sorted(axes, key=lambda key: key != "seed")
+    group = name or config.get("name") or default_name(config)
+    found = []
+    for values in itertools.product(*(axes[key] for key in keys)):
+        point = dict(zip(keys, values, strict=True))
+        words = [*overrides, *(f"{key}={value}" for key, value in point.items()), "sweep=null"]
+        member = f"{group}/{','.join(f'{key}={value}' for key, value in sorted(point.items()))}"
+        found.append(Member(point=point, name=member, config=compose(words, config_dir) | {"name": member}, overrides=words))
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Averaged:
+    """What the runs of one point, seeds apart, measured in one round."""
+
+    point: Point
+    round: int
+    metric: str
+    values: Sequence[float]
+
+    @property
+    def mean(self) -> float:
+        return sum(self.values) / len(self.values)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """95% Student interval of the mean over seeds; None for a single seed."""
+        from scipy import stats
+
+        if len(self.values) < 2:
+            return None
+        spread = stats.sem(self.values)
+        if not spread:
+            return self.mean, self.mean
+        low, high = stats.t.interval(0.95, len(self.values) - 1, loc=self.mean, scale=spread)
+        return float(low), float(high)
+
+
+def averaged(runs: Sequence[tuple[Point, RunSummary]], metric: str) -> list[Averaged]:
+    """A metric per point and round over the seeds that have it."""
+    cells: dict[tuple[tuple[str, Any], ...], dict[int, list[float]]] = {}
+    for point, run in runs:
+        key = tuple((name, value) for name, value in point.items() if name != "seed")
+        for row in run.rounds:
+            if metric in row.metrics:
+                cells.setdefault(key, {}).setdefault(row.round, []).append(row.metrics[metric])
+    return [
+        Averaged(point=dict(key), round=index, metric=metric, values=values)
+        for key, rounds in cells.items()
+        for index, values in sorted(rounds.items())
+    ]

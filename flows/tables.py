@@ -1,0 +1,193 @@
+"""Runs and rounds as tables on a terminal."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ratchet.flows.compose import science
+from ratchet.flows.summary import RoundSummary, RunSummary
+
+if TYPE_CHECKING:  # `show` has no need of them
+    from ratchet.flows.plan import Plan
+    from ratchet.flows.sweep import Averaged
+
+
+def console(*, stderr: bool = False) -> Console:
+    """A console that is wide enough for a table when nobody looks at it."""
+    found = Console(stderr=stderr, highlight=False)
+    return found if found.is_terminal else Console(stderr=stderr, highlight=False, width=200)
+
+
+def percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}%"
+
+
+def interval(metrics: Any, name: str) -> str:
+    """`31.3% [26.3, 36.8]`: a rate and its confidence interval."""
+    if name not in metrics:
+        return "–"
+    low, high = metrics.get(f"{name}.low"), metrics.get(f"{name}.high")
+    return percent(metrics[name]) + (f" [{100 * low:.1f}, {100 * high:.1f}]" if low is not None and high is not None else "")
+
+
+def largest_k(rounds: Sequence[RoundSummary]) -> int | None:
+    """The largest k of the pass@k that was measured."""
+    names = {name for row in rounds for name in row.metrics}
+    return max((int(n.removeprefix("pass_at_")) for n in names if n.removeprefix("pass_at_").isdigit() and n != "pass_at_1"), default=None)
+
+
+def rounds_table(rounds: Sequence[RoundSummary], title: str) -> Table:
+    """One row a round: how good, with which knobs, how balanced and diverse, how much was kept, how long."""
+    k = largest_k(rounds)
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for name in ("round", "pass@1", f"pass@{k}" if k else "pass@k", "temperature", "threshold", "balance", "diversity", "kept", "seconds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rounds:
+        table.add_row(
+            str(row.round),
+            interval(row.metrics, "pass_at_1"),
+            interval(row.metrics, f"pass_at_{k}") if k else "–",
+            _number(row.knobs.get("temperature")),
+            _number(row.knobs.get("threshold")),
+            _number(row.balance, 3),
+            _number(row.metrics.get("distinct_equations", row.metrics.get("distinct_answers")), 3),
+            "–" if row.kept is None else f"{row.kept:,}",
+            f"{row.seconds:.0f}",
+        )
+    return table
+
+
+def compare_table(runs: Sequence[RunSummary]) -> Table:
+    """What several runs measured, one column a run, aligned by round; first the settings in which they differ. One run: its rounds."""
+    if len(runs) == 1:
+        return rounds_table(runs[0].rounds, f"{runs[0].name}: {runs[0].status}, {runs[0].reason}")
+    table = Table()
+    table.add_column("", no_wrap=True)
+    table.add_column("round", justify="right")
+    for run in runs:
+        table.add_column(run.name, justify="right", overflow="fold")
+    table.add_row("status", "", *(run.status for run in runs))
+    for key, values in _settings_that_differ(runs).items():
+        table.add_row(Text(key, style="dim"), "", *(Text(value, style="dim") for value in values))
+    table.add_section()
+    rounds = sorted({row.round for run in runs for row in run.rounds})
+    for name, of in _measures(largest_k([row for run in runs for row in run.rounds])).items():
+        lines = [[next((of(row) for row in run.rounds if row.round == index), "–") for run in runs] for index in rounds]
+        shown = [(index, line) for index, line in zip(rounds, lines, strict=True) if set(line) != {"–"}]
+        for place, (index, line) in enumerate(shown):
+            table.add_row(Text("" if place else name, style="bold"), str(index), *line)
+        table.add_section()
+    return table
+
+
+def _measures(k: int | None) -> dict[str, Callable[[RoundSummary], str]]:
+    many: dict[str, Callable[[RoundSummary], str]] = {f"pass@{k}": lambda row: interval(row.metrics, f"pass_at_{k}")} if k else {}
+    return {
+        "pass@1": lambda row: interval(row.metrics, "pass_at_1"),
+        **many,
+        "temperature": lambda row: _number(row.knobs.get("temperature")),
+        "threshold": lambda row: _number(row.knobs.get("threshold")),
+        "balance": lambda row: _number(row.balance, 3),
+        "diversity": lambda row: _number(row.metrics.get("distinct_equations", row.metrics.get("distinct_answers")), 3),
+        "kept": lambda row: "–" if row.kept is None else f"{row.kept:,}",
+        "seconds": lambda row: f"{row.seconds:.0f}",
+    }
+
+
+def _settings_that_differ(runs: Sequence[RunSummary]) -> dict[str, list[str]]:
+    """Dotted key → its value in each run, for keys of the science that are not the same in all."""
+    leaves = [dict(_leaves(science(run.config))) for run in runs]
+    keys = dict.fromkeys(key for found in leaves for key in found if not key.startswith("recipe.step"))
+    rows = {key: [str(found.get(key, "–")) for found in leaves] for key in keys}
+    return {key: values for key, values in rows.items() if len(set(values)) > 1}
+
+
+def _leaves(config: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(config, Mapping) and config:
+        for key, value in config.items():
+            yield from _leaves(value, f"{path}.{key}" if path else str(key))
+    else:
+        yield path.removesuffix("._target_"), config.rsplit(".", 1)[-1] if path.endswith("._target_") else config
+
+
+def sweep_table(cells: Sequence["Averaged"]) -> Table:
+    """One row a point, one column a round: the mean over seeds and its 95% interval."""
+    table = Table(title=f"{cells[0].metric}, mean over {len(cells[0].values)} seeds [95% interval]", title_justify="left") if cells else Table()
+    rounds = sorted({cell.round for cell in cells})
+    table.add_column("run")
+    for index in rounds:
+        table.add_column(f"round {index}", justify="right")
+    for point in sorted({_words(cell.point) for cell in cells}):
+        row = {cell.round: cell for cell in cells if _words(cell.point) == point}
+        table.add_row(point, *(_mean(row.get(index)) for index in rounds))
+    return table
+
+
+def _words(point: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in point.items())
+
+
+def _mean(cell: "Averaged | None") -> str:
+    if cell is None:
+        return "–"
+    bounds = cell.interval
+    return percent(cell.mean) + (f" [{100 * bounds[0]:.1f}, {100 * bounds[1]:.1f}]" if bounds else "")
+
+
+def _number(value: float | None, places: int = 2) -> str:
+    return "–" if value is None else f"{value:.{places}f}"
+
+
+def runs_table(runs: Sequence[RunSummary]) -> Table:
+    """One row a run."""
+    table = Table()
+    for name in ("run", "status", "rounds", "pass@1", "began", "what"):
+        table.add_column(name, no_wrap=name == "run")
+    for run in runs:
+        last = run.rounds[-1] if run.rounds else None
+        table.add_row(
+            run.name,
+            Text(run.status, style={"finished": "green", "failed": "red", "running": "cyan"}.get(run.status, "yellow")),
+            f"{last.round if last else 0} of {run.rounds_wanted}",
+            interval(last.metrics, "pass_at_1") if last else "–",
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(run.began)),
+            run.reason,
+        )
+    return table
+
+
+def stages_table(run: RunSummary) -> Table:
+    """One row a stage: its rows, time, attempts and jobs."""
+    table = Table(title="stages", title_justify="left", title_style="bold")
+    for name in ("stage", "artifact", "digest", "rows", "seconds", "attempts", "jobs"):
+        table.add_column(name, no_wrap=True)
+    for stage in run.stages:
+        jobs = sorted({str(a["job"].get("job_id") or a["job"].get("pid")) for a in stage.attempts})
+        tries = sum(a["kind"] == "attempt" for a in stage.attempts)
+        state = stage.digest[:8] if stage.digest else Text("failed" if stage.failure else "missing", style="red")
+        table.add_row(
+            stage.title,
+            stage.identity[:8],
+            state,
+            f"{stage.rows:,}" if stage.rows else "",
+            f"{stage.seconds:.1f}",
+            "shared" if stage.shared else str(tries),
+            " ".join(jobs[:4]) + (" …" if len(jobs) > 4 else ""),
+        )
+    return table
+
+
+def plan_table(plan: "Plan") -> Table:
+    """One row a stage: its fate and why."""
+    table = Table()
+    table.add_column("stage", no_wrap=True)
+    table.add_column("fate")
+    table.add_column("why")
+    for line in plan.lines:
+        style = {"reuse": "green", "run": "yellow", "unknown": "dim"}[line.fate]
+        table.add_row(line.title, Text(line.fate, style=style), line.why + (f"\n{line.warning}" if line.warning else ""))
+    return table

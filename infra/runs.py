@@ -1,0 +1,135 @@
+"""Where runs live: the root folder, a run's own folder, and the lease that says which driver has it in hand."""
+
+import json
+import os
+import socket
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ratchet.errors import InputError, RunHeld
+from ratchet.identity import canonical
+from ratchet.infra.claims import Lock, is_locked
+from ratchet.infra.ledger import Event, Ledger
+
+STATE = ".ratchet"
+
+
+def find_root(option: str | Path | None = None) -> Path:
+    """The option, else `RATCHET_ROOT`, else the nearest `runs/.ratchet` above, else `./runs`."""
+    if option or os.environ.get("RATCHET_ROOT"):
+        return Path(option or os.environ["RATCHET_ROOT"]).expanduser().resolve()
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "runs" / STATE).is_dir():
+            return folder / "runs"
+    return here / "runs"
+
+
+def make_root(root: Path) -> Path:
+    """Create the root's state folder on first use, and make sure that it can be written."""
+    state = root / STATE
+    try:
+        for name in ("objects", "drafts", "claims"):
+            (state / name).mkdir(parents=True, exist_ok=True)
+        probe = state / f".writable.{os.getpid()}"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise InputError(f"cannot write under {root}: {error.strerror}", next="give another folder: root=PATH, or RATCHET_ROOT") from None
+    return state
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run under a root."""
+
+    root: Path
+    name: str
+    ledger: Ledger = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if not self.name or self.name.startswith(".") or any(part in ("..", "") for part in self.name.split("/")):
+            raise InputError("a run's name must be a plain folder name", got=repr(self.name), allowed="letters, digits, `-`, `_`, `.`, `/`")
+        object.__setattr__(self, "ledger", Ledger(self.folder / "ledger"))
+
+    @property
+    def folder(self) -> Path:
+        return self.root / self.name
+
+    @property
+    def state(self) -> Path:
+        return self.root / STATE
+
+    def exists(self) -> bool:
+        return self.ledger.folder.is_dir()
+
+    def opening(self) -> Event:
+        """The event that says what the run is."""
+        for event in self.ledger:
+            if event["kind"] == "run":
+                return event
+        raise InputError(
+            f"there is no run {self.name!r} under {self.root}", allowed=", ".join(run.name for run in runs_under(self.root)) or "none yet"
+        )
+
+
+def runs_under(root: Path) -> list[RunFolder]:
+    """Every run under a root, by name."""
+    found = []
+    for folder, names, _ in os.walk(root):
+        if "ledger" in names:
+            found.append(RunFolder(root, str(Path(folder).relative_to(root))))
+        names[:] = sorted(name for name in names if name not in (STATE, "ledger"))  # a run's folder may hold others: `nightly/2030-01-01`
+    return sorted(found, key=lambda run: run.name)
+
+
+@dataclass(frozen=True)
+class Lease:
+    """One driver at a time holds a run; its lock ends with its process, however that ends."""
+
+    run: RunFolder
+    lock: Lock
+
+    @classmethod
+    def take(cls, run: RunFolder) -> "Lease":
+        """Hold the run, or say who does."""
+        run.folder.mkdir(parents=True, exist_ok=True)
+        lock = Lock(run.folder / "lease")
+        for pause in (0.01, 0.05, 0.2, 0.0):  # who asks `is_held` has it for a moment
+            if lock.try_acquire():
+                break
+            time.sleep(pause)
+        else:
+            raise RunHeld(
+                f"the run {run.name} is held by {cls.holder(run)}\n  next: wait for it, or end that process and give the same command again"
+            )
+        (run.folder / "holder.json").write_bytes(
+            canonical({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time(), "command": sys.argv})
+        )
+        return cls(run, lock)
+
+    @staticmethod
+    def holder(run: RunFolder) -> str:
+        """Who holds a run, in words."""
+        try:
+            who = json.loads((run.folder / "holder.json").read_text())
+        except (FileNotFoundError, ValueError):
+            return "another driver"
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(who["since"]))
+        return f"process {who['pid']} on {who['host']} since {since}"
+
+    @staticmethod
+    def is_held(run: RunFolder) -> bool:
+        """Whether a living driver has the run."""
+        return is_locked(run.folder / "lease")
+
+    def release(self) -> None:
+        self.lock.release()
+
+    def __enter__(self) -> "Lease":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()

@@ -1,0 +1,278 @@
+"""One verb applied once: what a stage is, and for each verb the place where records meet files.
+
+A stage's identity is the hash of its verb, component, inputs' digests, seed (where the verb draws) and shard. Where it stands in a
+run (round, ordinal, grid cell) is how people call it, not what it is: two runs that agree on the former share the artifact.
+"""
+
+import dataclasses
+import itertools
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ratchet.artifacts import RECORDS, SCHEMA, Artifact, Grid, Opened
+from ratchet.errors import InputError
+from ratchet.identity import canonical, construct, derive_seed, describe, digest, identity_of
+from ratchet.records import OUTCOMES, Record, Rollout, kind_of, line_of
+
+KNOBS, REPORT, ITEMS, CELLS, STATE = "knobs.json", "report.json", "items.jsonl", "cells.jsonl", "state.json"
+
+SHARDED_INPUT = {"synthesize": "problems", "verify": "rollouts"}
+"""Verb → the record input that `rows_per_shard` cuts."""
+
+SEEDED = {"create", "synthesize", "train"}
+"""Verbs that draw random numbers unless their component says otherwise (`seeded`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A verb, its component and its inputs: the unit of work."""
+
+    verb: str
+    component: Any
+    inputs: Mapping[str, Artifact | Grid]
+    seed: int | None = None
+    shard: tuple[int, int] | None = None
+    """(index, count), for one shard of a stage."""
+    round: int = 0
+    ordinal: int = 0
+    """How many times the round called this verb before."""
+    cell: str | None = None
+    """`field=value` of a grid."""
+    purpose: str = ""
+    """What it serves when that is not the round itself, such as `evaluation`."""
+
+    @property
+    def title(self) -> str:
+        """What people call it: `round 2 · synthesize · temperature=0.7 · shard 3/8`."""
+        purpose = f" · {self.purpose}" if self.purpose else ""
+        ordinal = f" #{self.ordinal + 1}" if self.ordinal else ""
+        cell = f" · {self.cell}" if self.cell else ""
+        shard = f" · shard {self.shard[0] + 1}/{self.shard[1]}" if self.shard else ""
+        return f"round {self.round}{purpose} · {self.verb}{ordinal}{cell}{shard}"
+
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        return describe(self.component)
+
+    @cached_property
+    def essence(self) -> dict[str, Any]:
+        """Everything that makes it what it is; its hash is the identity, its differences are what `plan` explains."""
+        return {
+            "schema": SCHEMA,
+            "verb": self.verb,
+            "component": identity_of(self.description),
+            "inputs": {name: _digests(given) for name, given in self.inputs.items()},
+            "seed": self.seed,
+            "shard": list(self.shard) if self.shard else None,
+        }
+
+    @cached_property
+    def identity(self) -> str:
+        return digest(self.essence)
+
+    def spec(self) -> dict[str, Any]:
+        """What a job needs to do the work, as plain data."""
+        return {
+            "title": self.title,
+            "identity": self.identity,
+            "verb": self.verb,
+            "component": self.description,
+            "inputs": {name: _identities(given) for name, given in self.inputs.items()},
+            "digests": self.essence["inputs"],
+            "seed": self.seed,
+            "shard": list(self.shard) if self.shard else None,
+        }
+
+    def shards(self) -> list["Stage"]:
+        """The shards it is made of; none if its component does not shard or one shard would do."""
+        rows = getattr(self.component, "rows_per_shard", None)
+        given = self.inputs.get(SHARDED_INPUT.get(self.verb, ""))
+        if self.shard or not rows or not isinstance(given, Artifact) or given.rows <= rows:
+            return []
+        count = math.ceil(given.rows / rows)
+        seeds = [derive_seed(self.seed, index) if self.seed is not None else None for index in range(count)]
+        return [dataclasses.replace(self, shard=(index, count), seed=seeds[index]) for index in range(count)]
+
+
+def _digests(given: Artifact | Grid) -> Any:
+    return given.digest if isinstance(given, Artifact) else {key: cell.digest for key, cell in given.items()}
+
+
+def _identities(given: Artifact | Grid) -> Any:
+    return given.identity if isinstance(given, Artifact) else {key: cell.identity for key, cell in given.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draft:
+    """Where a stage writes: a folder that becomes the artifact, and a scratch folder that outlives a killed attempt."""
+
+    folder: Path
+    scratch: Path
+    progress: Callable[[int], None] = field(default=lambda rows: None)
+    """Told how many rows are written so far."""
+
+    def write(self, records: Iterable[Record], empty: str) -> tuple[str, int]:
+        """Stream records to disk; return their kind (`empty` if there are none) and count."""
+        head, records = _peek(records)
+        count = 0
+        with (self.folder / RECORDS).open("w", encoding="utf-8") as lines:
+            for count, record in enumerate(records, start=1):
+                lines.write(line_of(record) + "\n")
+                self.progress(count)
+        return (kind_of(head) if head is not None else empty), count
+
+    def write_json(self, name: str, value: object) -> None:
+        (self.folder / name).write_bytes(canonical(value) + b"\n")
+
+    def write_rows(self, name: str, rows: Iterable[Mapping[str, Any]]) -> None:
+        (self.folder / name).write_bytes(b"".join(canonical(dict(row)) + b"\n" for row in rows))
+
+
+def _peek(records: Iterable[Record]) -> tuple[Record | None, Iterator[Record]]:
+    iterator = iter(records)
+    head = next(iterator, None)
+    return head, iterator if head is None else itertools.chain([head], iterator)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """A stage's inputs, opened."""
+
+    inputs: Mapping[str, Opened | Mapping[str, Opened]]
+    shard: tuple[int, int] | None = None
+    rows_per_shard: int | None = None
+
+    def one(self, name: str) -> Opened:
+        found = self.inputs[name]
+        if not isinstance(found, Opened):
+            raise InputError(f"the input {name} is a grid where one artifact is needed", next="reduce it with `adjust` first")
+        return found
+
+    def folder(self, name: str) -> Path:
+        return self.one(name).folder
+
+    def records(self, name: str) -> list[Any]:
+        """An input's rows; of a sharded stage, those of the shard."""
+        rows = list(self.one(name).records())
+        if self.shard and self.rows_per_shard:
+            start = self.shard[0] * self.rows_per_shard
+            return rows[start : start + self.rows_per_shard]
+        return rows
+
+    def cells(self, name: str) -> dict[str, list[Any]]:
+        found = self.inputs[name]
+        if isinstance(found, Opened):
+            raise InputError(f"the input {name} is one artifact where a grid is needed", next="synthesize with over={field: values}")
+        return {key: list(cell.records()) for key, cell in found.items()}
+
+    def roles(self) -> dict[str, Path]:
+        return {name.removeprefix("role:"): self.folder(name) for name in self.inputs if name.startswith("role:")}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What a stage wrote."""
+
+    kind: str
+    rows: int = 0
+    metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+
+
+def run(spec: Mapping[str, Any], open: Callable[[str], Opened], draft: Draft) -> Made:
+    """Do a stage's work: build its component from the spec, open its inputs, write its draft."""
+    component = construct(spec["component"])
+    inputs = {
+        name: {key: open(cell) for key, cell in given.items()} if isinstance(given, dict) else open(given) for name, given in spec["inputs"].items()
+    }
+    shard = (spec["shard"][0], spec["shard"][1]) if spec["shard"] else None
+    given = Given(inputs=inputs, shard=shard, rows_per_shard=getattr(component, "rows_per_shard", None))
+    return VERBS[spec["verb"]](component, given, draft, spec["seed"] if spec["seed"] is not None else 0)
+
+
+def propose(part: Any, given: Given, draft: Draft, seed: int) -> Made:
+    kind, rows = draft.write(part.propose(), "problems")
+    if not rows:
+        raise InputError(
+            f"the task has no problems in its {getattr(part, 'split', 'chosen')} split", next="give a task with at least one problem per split"
+        )
+    return Made(kind=kind, rows=rows, metrics={"problems": rows})
+
+
+def create(part: Any, given: Given, draft: Draft, seed: int) -> Made:
+    examples = given.records("examples") if "examples" in given.inputs else []
+    metrics = part.create(examples, out=draft.folder, scratch=draft.scratch, seed=seed)
+    return Made(kind="policy", metrics=metrics)
+
+
+def synthesize(part: Any, given: Given, draft: Draft, seed: int) -> Made:
+    totals = dict.fromkeys(("rollouts", "tokens", "unfinished"), 0)
+
+    def counted() -> Iterator[Rollout]:
+        for rollout in part.synthesize(given.folder("policy"), given.records("problems"), seed=seed):
+            totals["rollouts"] += 1
+            totals["tokens"] += rollout.tokens
+            totals["unfinished"] += not rollout.finished
+            yield rollout
+
+    kind, rows = draft.write(counted(), "rollouts")
+    return Made(kind=kind, rows=rows, metrics=totals)
+
+
+def verify(part: Any, given: Given, draft: Draft, seed: int) -> Made:
+    totals = dict.fromkeys(("rollouts", *OUTCOMES, "reward_sum"), 0.0)
+    rollouts = given.records("rollouts")
+
+    def counted() -> Iterator[Rollout]:
+        for rollout in part.verify(rollouts, roles=given.roles()):
+            totals["rollouts"] += 1
+            totals[str(rollout.outcome)] += 1
+            totals["reward_sum"] += rollout.reward or 0.0
+            yield rollout
+
+    kind, rows = draft.write(counted(), "rollouts")
+    if rows != len(rollouts):
+        what = f"{type(part).__name__}.verify gave {rows} rollouts for {len(rollouts)}"
+        raise InputError(what, allowed="as many as it was given, in their order")
+    return Made(kind=kind, rows=rows, metrics=totals)
+
+
+def select(part: Any, given: Given, draft: Draft, seed: int) -> Made:
+    rollouts = [row for name in given.inputs if not name.startswith("role:") for row in given.records(name)]
+    kind, rows = draft.write(part.select(rollouts), "demonstrations")
+    return Made(kind=kind, rows=rows, metrics={"given": len(rollouts), "kept": rows})
+
+
+def train(part: Any, given: Given, draft: Draft, seed: int) -> Made:
+    metrics = part.train(given.folder("policy"), given.records("examples"), out=draft.folder, scratch=draft.scratch, seed=seed)
+    return Made(kind="policy", metrics=metrics)
+
+
+def evaluate(part: Any, given: Given, draft: Draft, seed: int) -> Made:
+    sampled = given.records("sampled") if "sampled" in given.inputs else []
+    report = part.evaluate(given.records("greedy"), sampled)
+    draft.write_json(REPORT, report.metrics)
+    draft.write_rows(ITEMS, report.items)
+    return Made(kind="report", rows=len(report.items), metrics=report.metrics)
+
+
+def adjust(part: Any, given: Given, draft: Draft, seed: int) -> Made:
+    decision = part.adjust(given.cells("cells"), given.records("problems"))
+    draft.write_json(KNOBS, decision.knobs)
+    draft.write_rows(CELLS, decision.cells)
+    return Made(kind="knobs", rows=len(decision.cells), metrics=decision.metrics)
+
+
+VERBS: dict[str, Callable[[Any, Given, Draft, int], Made]] = {
+    verb.__name__: verb for verb in (propose, create, synthesize, verify, select, train, evaluate, adjust)
+}
+
+
+def knobs_of(opened: Opened) -> dict[str, float]:
+    """What the controller decided in an artifact of kind `knobs`."""
+    found: dict[str, float] = json.loads((opened.folder / KNOBS).read_text())
+    return found

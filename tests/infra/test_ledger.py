@@ -1,0 +1,81 @@
+"""The ledger: in order, whole, and comparable."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from ratchet.errors import CorruptArtifact
+from ratchet.infra.ledger import Ledger, results
+
+
+@pytest.fixture
+def ledger(root: Path) -> Ledger:
+    return Ledger(root / "ledger")
+
+
+def test_events_come_back_in_the_order_they_were_appended(ledger: Ledger) -> None:
+    for n in range(12):
+        ledger.append("stage" if n % 2 else "published", n=n)
+    assert list(range(12)) == [event["n"] for event in ledger]
+    assert list(range(12)) == [event["n"] for event in Ledger(ledger.folder)]
+    assert list(range(1, 13)) == [event["number"] for event in ledger]
+
+
+def test_a_ledger_that_is_not_there_has_no_events(ledger: Ledger) -> None:
+    assert [] == list(ledger)
+
+
+def test_a_driver_goes_on_where_the_one_before_it_ended(ledger: Ledger) -> None:
+    assert [1, 2, 3] == [Ledger(ledger.folder).append(kind)["number"] for kind in ("run", "driver", "driver")]
+
+
+def test_an_append_costs_the_same_however_long_the_ledger_is(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger.append("run")
+    listed = []
+    monkeypatch.setattr(os, "scandir", lambda folder: listed.append(folder))
+    for _ in range(20):
+        ledger.append("stage")
+    monkeypatch.undo()
+    assert [] == listed
+    assert list(range(1, 22)) == [event["number"] for event in Ledger(ledger.folder)]
+
+
+def test_an_event_that_is_half_written_is_not_there(ledger: Ledger) -> None:
+    ledger.append("run")
+    (ledger.folder / ".0123456789abcdef").write_text('{"kind":"dri')
+    assert ["run"] == [event["kind"] for event in Ledger(ledger.folder)]
+
+
+def test_an_event_that_cannot_be_read_is_named(ledger: Ledger) -> None:
+    ledger.append("run")
+    (ledger.folder / "000001-run.json").write_text("{")
+    with pytest.raises(CorruptArtifact, match=r"000001-run.json cannot be read"):
+        list(Ledger(ledger.folder))
+
+
+def made(ledger: Ledger, verb: str, identity: str, digest: str | None, **more: object) -> None:
+    ledger.append("stage", round=1, verb=verb, ordinal=0, cell=None, identity=identity)
+    if digest:
+        ledger.append("published", identity=identity, digest=digest, **more)
+
+
+def test_results_are_what_was_made_without_times_and_attempts(root: Path) -> None:
+    one, other = Ledger(root / "one"), Ledger(root / "other")
+    made(one, "train", "i", "d", seconds=1.0)
+    other.append("driver", process={"pid": 1})
+    made(other, "train", "i", None)
+    other.append("attempt", identity="i", attempt=2)
+    other.append("published", identity="i", digest="d", seconds=9.0)
+    assert [(1, "train", 0, "", "i", "d")] == results(one) == results(other)
+
+
+def test_results_of_a_run_with_a_hole_say_so(ledger: Ledger) -> None:
+    made(ledger, "train", "i", None)
+    assert [(1, "train", 0, "", "i", None)] == results(ledger)
+
+
+def test_results_take_the_last_identity_at_a_place(ledger: Ledger) -> None:
+    made(ledger, "train", "old", "d")
+    made(ledger, "train", "new", "e")
+    assert [(1, "train", 0, "", "new", "e")] == results(ledger)
