@@ -71,13 +71,23 @@ class Ledger:
                 file.flush()
                 os.fsync(file.fileno())
             name = f"{number:06d}-{kind}.json"
-            if not (self.folder / name).exists():
-                temporary.rename(self.folder / name)
-                sync(self.folder)
-                self._cache[name] = event
-                self._last[:] = [number]
-                return event
-            number += 1
+            if not self._place(temporary, name):
+                number += 1
+                continue
+            self._cache[name] = event
+            self._last[:] = [number]
+            return event
+
+    def _place(self, temporary: Path, name: str) -> bool:
+        """Give the event its name, unless there is one of that name: `link` never replaces."""
+        try:
+            os.link(temporary, self.folder / name)
+        except FileExistsError:
+            return False
+        finally:
+            temporary.unlink()
+        sync(self.folder)
+        return True
 
 
 def results(ledger: Iterable[Event]) -> list[tuple[Any, ...]]:
