@@ -3,36 +3,64 @@
     python -P -m ratchet.flows.job STATE IDENTITY ATTEMPT [--held]
 
 It imports neither Prefect nor Hydra nor MLflow. It looks first whether the stage is published (a requeued job then leaves at once),
-works in a draft named by its attempt, and leaves `exit.json`, its last word, beside its log.
+works in a draft named by its attempt, and leaves `exit.json`, its last word, beside its log. Each start adds a line to `starts`: a
+job that SLURM requeues is the same attempt, begun again.
 """
 
 import contextlib
 import importlib.metadata
 import os
 import platform
+import signal
 import sys
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ratchet.errors import RatchetError
 from ratchet.identity import canonical, construct, source_digest
-from ratchet.infra.claims import NEVER_RELEASED, Claim, Lock
+from ratchet.infra.claims import INTERRUPTED, NEVER_RELEASED, Claim, Lock
 from ratchet.infra.executors import Job
-from ratchet.infra.store import LocalStore, write_atomic
+from ratchet.infra.store import Store, write_atomic
+from ratchet.infra.stores import open_store
+from ratchet.interruption import Interrupted, forget, listen, safe_point
 from ratchet.stages import Draft, run
 
+INTERRUPTED_CODE = 75
+"""Exit code of a job that stopped at a safe point; sysexits' "try again"."""
 
-def job_of(store: LocalStore, identity: str, attempt: int) -> Job:
+
+def job_of(store: Store, identity: str, attempt: int) -> Job:
     """A stage's attempt as an executor takes it."""
-    log = store.state / "claims" / identity / "attempts" / str(attempt) / "log"
-    arguments = ("ratchet.flows.job", str(store.state), identity, str(attempt))
-    return Job(identity=identity, attempt=attempt, arguments=arguments, call=lambda: perform_here(store, identity, attempt), log=log)
+    claim = Claim(store.state / "claims" / identity)
+    spec = claim.spec()
+    return Job(
+        identity=identity,
+        attempt=attempt,
+        verb=spec["verb"],
+        arguments=("ratchet.flows.job", str(store.state), identity, str(attempt)),
+        call=lambda: perform_here(store, identity, attempt),
+        log=claim.attempt(attempt) / "log",
+        state=store.state,
+        modules=tuple(sorted({"ratchet", *modules_of(spec["component"])})),
+    )
 
 
-def perform_here(store: LocalStore, identity: str, attempt: int) -> None:
+def modules_of(description: Any) -> Iterator[str]:
+    """The top-level modules of a description's components."""
+    if isinstance(description, Mapping):
+        if "component" in description and "fields" in description:
+            yield description["component"].partition(".")[0]
+        for value in description.values():
+            yield from modules_of(value)
+    elif isinstance(description, list):
+        for value in description:
+            yield from modules_of(value)
+
+
+def perform_here(store: Store, identity: str, attempt: int) -> None:
     """The job in the driver's own process: what it prints goes to its log, what it raises to `exit.json`."""
     log = store.state / "claims" / identity / "attempts" / str(attempt) / "log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -40,17 +68,23 @@ def perform_here(store: LocalStore, identity: str, attempt: int) -> None:
         perform(store, identity, attempt)
 
 
-def perform(store: LocalStore, identity: str, attempt: int) -> int:
+def perform(store: Store, identity: str, attempt: int) -> int:
     """Do a stage's work and publish it; return the exit code. Never raises, but for what ends the process itself."""
+    forget()
     claim = Claim(store.state / "claims" / identity)
     with _fence(claim):
         if store.find(identity):
             return 0
         began = time.time()
+        _started(claim, attempt, began)
         draft: Path | None = None
         try:
-            draft = store.draft(identity, str(attempt))
+            draft = store.draft(identity, f"{attempt}.{platform.node()}.{os.getpid()}")  # a requeued job's own, should the former still live
             _work(store, claim, identity, attempt, draft, began)
+        except Interrupted as wish:
+            sys.stderr.write(f"asked to stop by {wish}; what is done is kept, and another attempt goes on from there\n")
+            _last_word(claim, attempt, began, INTERRUPTED, f"asked to stop by {wish}", INTERRUPTED_CODE)
+            return INTERRUPTED_CODE
         except RatchetError as error:
             sys.stderr.write(f"{error}\n")
             return _last_word(claim, attempt, began, "failed", str(error), error.exit_code)
@@ -69,7 +103,7 @@ def perform(store: LocalStore, identity: str, attempt: int) -> int:
     return _last_word(claim, attempt, began, "published", "")
 
 
-def _work(store: LocalStore, claim: Claim, identity: str, attempt: int, draft: Path, began: float) -> None:
+def _work(store: Store, claim: Claim, identity: str, attempt: int, draft: Path, began: float) -> None:
     spec = claim.spec()
     claim.scratch.mkdir(parents=True, exist_ok=True)
     made = run(spec, store.open, Draft(folder=draft, scratch=claim.scratch, progress=_progress(claim, attempt)))
@@ -84,6 +118,16 @@ def _work(store: LocalStore, claim: Claim, identity: str, attempt: int, draft: P
         made={**circumstances(spec), "attempt": attempt, "seconds": round(time.time() - began, 3)},
     )
     _discard(claim.scratch)
+
+
+def _started(claim: Claim, attempt: int, began: float) -> None:
+    """Note that the attempt begins (again), and take back the last word of the time before."""
+    folder = claim.attempt(attempt)
+    if folder.is_dir():
+        (folder / "exit.json").unlink(missing_ok=True)
+        line = {"at": began, "host": platform.node(), "pid": os.getpid(), "slurm": os.environ.get("SLURM_JOB_ID")}
+        with (folder / "starts").open("ab") as starts:
+            starts.write(canonical(line) + b"\n")
 
 
 def circumstances(spec: dict[str, Any]) -> dict[str, Any]:
@@ -103,6 +147,7 @@ def _progress(claim: Claim, attempt: int) -> Any:
     last = [0.0]
 
     def progress(rows: int) -> None:
+        safe_point()
         if time.monotonic() - last[0] > 0.5:
             last[0] = time.monotonic()
             path = claim.attempt(attempt) / "progress.json"
@@ -143,7 +188,8 @@ def _discard(folder: Path) -> None:
 def main(arguments: list[str]) -> int:
     """The job's process."""
     state, identity, attempt, *held = arguments
-    store = LocalStore(state=Path(state))
+    listen(signal.SIGUSR2, signal.SIGTERM)
+    store = open_store(Claim(Path(state) / "claims" / identity).spec().get("store", {}), Path(state))
     if held and not sys.stdin.buffer.readline():
         why = "the driver died before it let this job go; nothing was done"
         sys.stderr.write(f"{why}\n")

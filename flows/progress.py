@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -36,6 +37,8 @@ class ProgressView(View):
         )
         self.bars = Progress(*columns, console=console, transient=True, disable=not console.is_terminal, redirect_stdout=False, redirect_stderr=False)
         self.running: dict[str, tuple[Stage, Path, float]] = {}
+        self.queue: dict[str, str] = {}
+        """Stage → how the executor describes its job."""
         self.batch: set[str] = set()
         self.rounds: Any = None
         self.stages: Any = None
@@ -66,11 +69,19 @@ class ProgressView(View):
         if attached:
             self.console.print(f"  attached to {stage.title} (job {record.get('job_id') or record.get('pid')})")
 
+    def seen(self, stage: Stage, words: str) -> None:
+        self.queue[stage.identity] = words
+
+    def lost(self, stage: Stage, number: int, words: str) -> None:
+        self.running.pop(stage.identity, None)
+        self.console.print(f"  {stage.title}: attempt {number} was lost ({words}); beginning it again")
+
     def waiting(self, stage: Stage) -> None:
         self.console.print(f"  {stage.title}: another run is making it; waiting")
 
     def published(self, stage: Stage, manifest: Manifest, *, reused: bool) -> None:
         self.running.pop(stage.identity, None)
+        self.queue.pop(stage.identity, None)
         if stage.identity in self.batch:
             self.bars.advance(self.stages)
         if stage.shard is None:
@@ -99,6 +110,8 @@ class ProgressView(View):
 
                     said = json.loads((folder / "progress.json").read_text())
                     rows += said["rows"] / max(time.monotonic() - began, 0.1)
-            note = f"{rows:,.0f} rows/s" if rows else ""
+            states = Counter(words for words in list(self.queue.values()) if words)
+            queue = ", ".join(f"{count} {words}" for words, count in states.most_common(2))
+            note = "  ".join(part for part in (f"{rows:,.0f} rows/s" if rows else "", queue) if part)
             with suppress(KeyError):
                 self.bars.update(self.stages, note=note)

@@ -4,9 +4,10 @@ claims/<identity>/
 ├── lock            held by the driver that works on the stage; the kernel frees it when that driver dies
 ├── run.lock        held by the job while it works: two attempts on one host never write at the same time
 ├── spec.json       what the job is to do
+├── intent.json     the attempt that is about to be submitted, and under which name
 ├── job.json        the attempt under way: number, executor, job
 ├── scratch/        a trainer's checkpoints; survives attempts
-└── attempts/<n>/   log, progress.json, exit.json
+└── attempts/<n>/   log, starts, progress.json, exit.json
 """
 
 import fcntl
@@ -23,6 +24,9 @@ from ratchet.infra.store import write_atomic
 
 NEVER_RELEASED = "never released"
 """The last word of a job whose driver died before it let it go: nothing was done, so nothing failed."""
+
+INTERRUPTED = "interrupted"
+"""The last word of a job that stopped at a safe point because it was asked to; unless it is requeued, another goes on from there."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +56,24 @@ class Claim:
         """Make the attempt under way durable."""
         write_atomic(self.folder / "job.json", canonical(job))
 
+        (self.folder / "intent.json").unlink(missing_ok=True)
+
+    def intent(self) -> dict[str, Any] | None:
+        """The attempt that was about to be submitted when its driver died."""
+        return self._read("intent.json")
+
+    def intend(self, intent: Mapping[str, Any]) -> None:
+        """Say durably what is about to be submitted, and under which name."""
+        write_atomic(self.folder / "intent.json", canonical(intent))
+
+    def begun(self) -> bool:
+        """Whether a job of it may be out there."""
+        return (self.folder / "job.json").exists() or (self.folder / "intent.json").exists()
+
     def forget(self) -> None:
-        """The recorded attempt is proven over."""
-        (self.folder / "job.json").unlink(missing_ok=True)
+        """The attempt is proven over."""
+        for name in ("intent.json", "job.json"):
+            (self.folder / name).unlink(missing_ok=True)
 
     def spec(self) -> dict[str, Any]:
         """What the job is to do."""

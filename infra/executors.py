@@ -1,23 +1,26 @@
-"""Where a stage runs: in this process, or in a process of its own that outlives its driver.
+"""Where a stage runs: in this process, in a process of its own that outlives its driver, or (`slurm_executor.py`) on a cluster.
 
-An executor is handed a command line and knows nothing of what it does. Its jobs are started *held*, made durable by the launcher,
-and only then released, so that a death at any moment leaves no job that nobody knows (`launch.py`).
+An executor is handed command lines and knows nothing of what they do. Its jobs are started *held*, made durable by the launcher, and
+only then released, so that a death at any moment leaves no job that nobody knows (`launch.py`).
 """
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 from ratchet.errors import InputError
 
 JobRecord = dict[str, Any]
-State = Literal["held", "running", "over"]
-"""`over`: it is proven that the job will do nothing any more."""
+State = Literal["held", "running", "over", "unknown"]
+"""`running`: it may yet do something, be it queued, suspended or at work. `over`: it is proven that it will do nothing any more.
+`unknown`: who could say does not answer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,35 +29,83 @@ class Job:
 
     identity: str
     attempt: int
+    verb: str = ""
     arguments: tuple[str, ...]
     """What follows `python -P -m`."""
     call: Callable[[], None]
     """The same work, done in this process."""
     log: Path
+    state: Path
+    """The root's state folder, for what the executor itself must keep."""
+    modules: tuple[str, ...] = ("ratchet",)
+    """The top-level modules whose code the job runs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What an executor sees of a job."""
+
+    state: State
+    words: str = ""
+    """The same for people: `PENDING (Resources)`."""
+    begun: int = 1
+    """How often it was begun: a job that was requeued twice, three times."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How a job that is over ended, as far as can be known."""
+
+    words: str
+    lost: bool = False
+    """Preempted, out of walltime, gone with its node: that says nothing about the stage, which is begun again."""
 
 
 class Executor(Protocol):
     """The hands that run jobs."""
 
     @property
+    def kind(self) -> str:
+        """What its jobs' records say of who started them."""
+        ...
+
+    @property
     def slots(self) -> int:
-        """How many jobs it runs at a time; the launcher hands it no more."""
+        """How many jobs it has at a time; the launcher hands it no more."""
         ...
 
-    def submit(self, job: Job) -> JobRecord:
-        """Start a job held; what is returned must be enough to find it again from another process."""
+    @property
+    def attempts(self) -> int:
+        """How often a stage whose jobs are lost is begun before it counts as failed."""
         ...
 
-    def release(self, record: JobRecord) -> None:
-        """Let a held job go."""
+    @property
+    def grace_s(self) -> float:
+        """How long after a job's end its result may still become visible (shared filesystems)."""
         ...
 
-    def probe(self, records: Sequence[JobRecord]) -> list[State]:
+    def submit(self, jobs: Sequence[Job], name: str) -> list[JobRecord]:
+        """Start jobs of one verb held, under a name that is theirs alone; what is returned is enough to find them again."""
+        ...
+
+    def find(self, name: str, index: int) -> JobRecord | None:
+        """The job that was submitted under a name, at that place in its batch, if it lives and was released; one still held is ended."""
+        ...
+
+    def release(self, records: Sequence[JobRecord]) -> None:
+        """Let held jobs go."""
+        ...
+
+    def cancel(self, records: Sequence[JobRecord]) -> None:
+        """End jobs."""
+        ...
+
+    def probe(self, records: Sequence[JobRecord]) -> list[Look]:
         """What became of jobs, of this driver or one before."""
         ...
 
-    def verdict(self, record: JobRecord) -> str:
-        """How a job that is over ended, as far as can be known: `exit code 1`, `killed by signal 9`."""
+    def verdict(self, record: JobRecord) -> Ending:
+        """How a job that is over ended: `exit code 1`, `killed by signal 9`."""
         ...
 
 
@@ -72,6 +123,9 @@ def this_process() -> JobRecord:
     return {"host": socket.gethostname(), "pid": os.getpid(), "start": start_time(os.getpid())}
 
 
+GRACE_S = 2.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Inline:
     """Runs each stage in the driver's own process, one after the other; dies with it."""
@@ -82,23 +136,33 @@ class Inline:
     def __post_init__(self) -> None:
         at_least_one(cpus_per_task=self.cpus_per_task)
 
-    @property
-    def slots(self) -> int:
-        return 1
+    kind: ClassVar[str] = "inline"
+    slots: ClassVar[int] = 1
+    attempts: ClassVar[int] = 1
+    grace_s: ClassVar[float] = GRACE_S
 
-    def submit(self, job: Job) -> JobRecord:
-        self._held[job.identity, job.attempt] = job
-        return {**this_process(), "identity": job.identity, "attempt": job.attempt}
+    def submit(self, jobs: Sequence[Job], name: str) -> list[JobRecord]:
+        self._held.update({(job.identity, job.attempt): job for job in jobs})
+        return [{**this_process(), "identity": job.identity, "attempt": job.attempt} for job in jobs]
 
-    def release(self, record: JobRecord) -> None:
-        self._held.pop((record["identity"], record["attempt"])).call()
+    def find(self, name: str, index: int) -> JobRecord | None:
+        return None  # it died with its driver
 
-    def probe(self, records: Sequence[JobRecord]) -> list[State]:
+    def release(self, records: Sequence[JobRecord]) -> None:
+        for record in records:
+            self._held.pop((record["identity"], record["attempt"])).call()
+
+    def cancel(self, records: Sequence[JobRecord]) -> None:
+        for record in records:
+            if start_time(record["pid"]) == record["start"] and record["pid"] != os.getpid():
+                os.kill(record["pid"], signal.SIGTERM)
+
+    def probe(self, records: Sequence[JobRecord]) -> list[Look]:
         # Work in a driver's process ends with `release`, and the launcher holds the stage's lock: no other driver lives.
-        return ["over" for _ in records]
+        return [Look(state="over") for _ in records]
 
-    def verdict(self, record: JobRecord) -> str:
-        return "its driver died" if start_time(record["pid"]) != record["start"] else "ended without a word"
+    def verdict(self, record: JobRecord) -> Ending:
+        return Ending(words="its driver died" if start_time(record["pid"]) != record["start"] else "ended without a word")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +173,9 @@ class Local:
     leaves without having done anything.
     """
 
+    kind: ClassVar[str] = "local"
+    attempts: ClassVar[int] = 1
+    grace_s: ClassVar[float] = GRACE_S
     slots: int = 1
     cpus_per_task: int = 1
     _children: dict[int, "subprocess.Popen[bytes]"] = field(default_factory=dict[int, "subprocess.Popen[bytes]"], compare=False, repr=False)
@@ -116,7 +183,10 @@ class Local:
     def __post_init__(self) -> None:
         at_least_one(slots=self.slots, cpus_per_task=self.cpus_per_task)
 
-    def submit(self, job: Job) -> JobRecord:
+    def submit(self, jobs: Sequence[Job], name: str) -> list[JobRecord]:
+        return [self._start(job) for job in jobs]
+
+    def _start(self, job: Job) -> JobRecord:
         job.log.parent.mkdir(parents=True, exist_ok=True)
         with job.log.open("ab") as log:
             child = subprocess.Popen(
@@ -130,17 +200,25 @@ class Local:
         self._children[child.pid] = child
         return {"host": socket.gethostname(), "pid": child.pid, "start": start_time(child.pid)}
 
-    def release(self, record: JobRecord) -> None:
-        child = self._children.get(record["pid"])
-        if child is not None and child.stdin is not None and not child.stdin.closed:
-            try:
-                child.stdin.write(b"go\n")
-                child.stdin.close()
-            except BrokenPipeError:
-                pass  # it is over already; the next probe says so
+    def find(self, name: str, index: int) -> JobRecord | None:
+        return None  # the pipe of a job that nobody recorded closed with its driver, so it left
 
-    def probe(self, records: Sequence[JobRecord]) -> list[State]:
-        return [self._probe(record) for record in records]
+    def release(self, records: Sequence[JobRecord]) -> None:
+        for record in records:
+            child = self._children.get(record["pid"])
+            if child is not None and child.stdin is not None and not child.stdin.closed:
+                with suppress(BrokenPipeError):  # it is over already; the next probe says so
+                    child.stdin.write(b"go\n")
+                    child.stdin.close()
+
+    def cancel(self, records: Sequence[JobRecord]) -> None:
+        for record in records:
+            if self._probe(record) == "running":
+                with suppress(ProcessLookupError):
+                    os.killpg(record["pid"], signal.SIGTERM)
+
+    def probe(self, records: Sequence[JobRecord]) -> list[Look]:
+        return [Look(state=self._probe(record)) for record in records]
 
     def _probe(self, record: JobRecord) -> State:
         if record.get("host", here := socket.gethostname()) != here:
@@ -151,12 +229,15 @@ class Local:
             return "running" if child.poll() is None else "over"
         return "running" if start_time(record["pid"]) == record["start"] else "over"
 
-    def verdict(self, record: JobRecord) -> str:
+    def verdict(self, record: JobRecord) -> Ending:
         child = self._children.get(record["pid"])
         code = child.poll() if child is not None else None
-        if code is None:
-            return "its process is gone"
-        return f"killed by signal {-code}" + (" (out of memory?)" if code == -9 else "") if code < 0 else f"exit code {code}"
+        return Ending(words="its process is gone" if code is None else exit_words(code))
+
+
+def exit_words(code: int) -> str:
+    """A process's exit code, negative for a signal, in words."""
+    return f"killed by signal {-code}" + (" (out of memory?)" if code == -9 else "") if code < 0 else f"exit code {code}"
 
 
 def at_least_one(**fields: int) -> None:

@@ -1,9 +1,12 @@
 """The launch protocol: every stage is made once, whoever dies when.
 
 For each stage asked: published? reuse. Else take its lock (the kernel frees it on SIGKILL) and look again. A recorded job is probed:
-if it lives, attach. Else write the spec, submit *held*, make the job durable, release. A job publishes its own result, so it is
-collected whether or not a driver watched. An attempt that ends without publishing fails its stage in the driver that started or
-attached to it; the next command makes a new attempt.
+if it may yet do something, attach. An intent without a record is looked up by its name: a job that is still held is ended, since it
+did nothing. Else write spec and intent, submit *held*, make the job durable, release. A job publishes its own result, so it is
+collected whether or not a driver watched.
+
+An attempt that fails ends its stage in the driver that started or attached to it; the next command makes a new one. An attempt that
+is lost (preempted, out of walltime, gone with its node) says nothing about the stage, which is begun again, `executor.attempts` times.
 """
 
 import shutil
@@ -12,17 +15,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from ratchet.artifacts import Manifest
 from ratchet.errors import StageFailed
-from ratchet.infra.claims import NEVER_RELEASED, Claim, Lock
-from ratchet.infra.executors import Executor, Job, JobRecord
-from ratchet.infra.store import LocalStore
+from ratchet.identity import digest
+from ratchet.infra.claims import INTERRUPTED, NEVER_RELEASED, Claim, Lock
+from ratchet.infra.crew import Crew
+from ratchet.infra.executors import Job, JobRecord
+from ratchet.infra.store import Store
 from ratchet.stages import Stage
-
-GRACE_S = 2.0
-"""How long after a job's end its result may still become visible (shared filesystems)."""
 
 
 class Watch(Protocol):
@@ -30,7 +32,11 @@ class Watch(Protocol):
 
     def attempt(self, stage: Stage, number: int, record: JobRecord, *, attached: bool) -> None: ...
 
+    def seen(self, stage: Stage, words: str) -> None: ...
+
     def published(self, stage: Stage, manifest: Manifest, *, reused: bool) -> None: ...
+
+    def lost(self, stage: Stage, number: int, words: str) -> None: ...
 
     def failed(self, stage: Stage, number: int, error: StageFailed) -> None: ...
 
@@ -44,8 +50,13 @@ class Work:
     stage: Stage
     claim: Claim
     lock: Lock
+    ours: bool = False
+    """Its lock is held, and it was not published when the lock was taken."""
     record: JobRecord | None = None
     number: int = 0
+    tries: int = 0
+    """How often it was begun since it last failed, this attempt included."""
+    words: str = ""
     told_waiting: bool = False
 
 
@@ -53,8 +64,8 @@ class Work:
 class Launcher:
     """Makes stages on an executor, in a store."""
 
-    store: LocalStore
-    executor: Executor
+    store: Store
+    executor: Crew
     job: Callable[[str, int], Job]
     """From identity and attempt to what the executor runs."""
     watch: Watch
@@ -109,73 +120,138 @@ class Launcher:
             yield
 
     def _turn(self, pending: dict[str, Work]) -> bool:
-        """Look at every stage once and do the next thing for it; True if anything moved."""
+        """Do the next thing for every stage; True if anything moved."""
+        moved = self._take(pending)
+        moved |= self._attach([work for work in pending.values() if work.ours and work.record is None and work.claim.begun()])
+        moved |= self._start([work for work in pending.values() if work.ours and work.record is None and not work.claim.begun()], pending)
+        return self._follow(pending) or moved
+
+    def _take(self, pending: dict[str, Work]) -> bool:
+        """Collect what others published, and take the locks that are free."""
         moved = False
-        for identity, work in list(pending.items()):
-            if work.record is None and (manifest := self.store.find(identity)):
+        for identity, work in [(i, w) for i, w in pending.items() if not w.ours]:
+            locked = work.lock.try_acquire()
+            if manifest := self.store.find(identity):  # looked for after the lock was taken: nobody else makes it from here on
                 self._collect(work, manifest)
                 del pending[identity]
                 moved = True
-            elif work.record is None and work.lock.try_acquire():
-                moved |= self._attach(work) or self._start(work, pending)
-            elif work.record is None and not work.told_waiting:
+            elif locked:
+                work.ours = moved = True
+            elif not work.told_waiting:
                 work.told_waiting = True
                 self.watch.waiting(work.stage)
-        running = [work for work in pending.values() if work.record]
-        states = self.executor.probe([work.record for work in running if work.record])
-        for work, state in zip(running, states, strict=True):
-            if state == "held":
-                self.executor.release(work.record or {})
-            elif state == "over":
-                if self._settle(work):
-                    del pending[work.stage.identity]
-                moved = True
         return moved
 
-    def _attach(self, work: Work) -> bool:
-        """Take up the attempt that a driver before this one left, if it still lives."""
-        record = work.claim.job()
-        if record is None or self.store.find(work.stage.identity):
-            return False
-        if self.executor.probe([record["job"]]) == ["over"]:
+    def _attach(self, works: Sequence[Work]) -> bool:
+        """Take up the attempts that a driver before this one left, where they still live."""
+        for work in works:
+            if work.claim.job() is None:
+                self._adopt(work)
+        recorded = [(work, job) for work in works if (job := work.claim.job())]
+        for (work, job), look in zip(recorded, self.executor.probe([job["job"] for _, job in recorded]), strict=True):
+            work.number, work.tries = job["attempt"], job.get("tries", 1)
+            if look.state == "over":
+                self._left(work, job["job"])
+            else:
+                work.record = job["job"]
+                self.watch.attempt(work.stage, work.number, job["job"], attached=True)
+        return bool(works)
+
+    def _left(self, work: Work, record: JobRecord) -> None:
+        """The attempt of a driver before this one is over: only what it lost counts on, since a new command is a new start."""
+        lost = work.claim.exit(work.number) is None and (ending := self.executor.verdict(record)).lost
+        if lost and work.tries >= self.executor.attempts:
+            self._fail(work, ending.words, f"lost {work.tries} times, and executor.attempts allows no more")
+        work.tries = work.tries if lost else 0
+        work.claim.forget()
+
+    def _adopt(self, work: Work) -> None:
+        """A driver died between its intent and its record: find out what the executor knows of it."""
+        intent = work.claim.intent()
+        assert intent is not None, "begun, and neither recorded nor intended"
+        record = self.executor.find(intent["name"], intent["index"], intent["kind"])
+        if record is None:
             work.claim.forget()
+        else:
+            work.claim.record({"attempt": intent["attempt"], "tries": intent["tries"], "job": record})
+
+    def _start(self, works: Sequence[Work], pending: dict[str, Work]) -> bool:
+        """Begin new attempts, as many as the executor has free slots for, those of one verb together."""
+        free = self.executor.slots - sum(work.record is not None for work in pending.values())
+        batch = [work for work in works if work.stage.verb == works[0].stage.verb][: max(free, 0)]
+        if not batch:
             return False
-        work.record, work.number = record["job"], record["attempt"]
-        self.watch.attempt(work.stage, work.number, record["job"], attached=True)
+        for work in batch:
+            work.number = work.claim.attempts() + 1
+            work.tries += 1
+        name = "ratchet-" + digest([[work.stage.identity, work.number] for work in batch])[:20]
+        for index, work in enumerate(batch):
+            work.claim.write_spec({**work.stage.spec(), "store": self.store.spec})
+            work.claim.attempt(work.number).mkdir(parents=True, exist_ok=True)
+            work.claim.intend({"attempt": work.number, "tries": work.tries, "kind": self.executor.kind, "name": name, "index": index})
+        records = self.executor.submit([self.job(work.stage.identity, work.number) for work in batch], name)
+        for work, record in zip(batch, records, strict=True):
+            work.claim.record({"attempt": work.number, "tries": work.tries, "job": record})
+            work.record = record
+        for work, record in zip(batch, records, strict=True):
+            self.watch.attempt(work.stage, work.number, record, attached=False)
+        self.executor.release(records)
         return True
 
-    def _start(self, work: Work, pending: dict[str, Work]) -> bool:
-        """Begin a new attempt, if the executor has a free slot."""
-        if self.store.find(work.stage.identity) or sum(other.record is not None for other in pending.values()) >= self.executor.slots:
-            return False
-        number = work.claim.attempts() + 1
-        work.claim.write_spec(work.stage.spec())
-        work.claim.attempt(number).mkdir(parents=True, exist_ok=True)
-        record = self.executor.submit(self.job(work.stage.identity, number))
-        work.claim.record({"attempt": number, "job": record})
-        work.record, work.number = record, number
-        self.watch.attempt(work.stage, number, record, attached=False)
-        self.executor.release(record)
-        return True
+    def _follow(self, pending: dict[str, Work]) -> bool:
+        """See what became of the jobs; a job's own last word comes before anything its executor could say."""
+        running = [work for work in pending.values() if work.record]
+        ended = [work for work in running if (said := work.claim.exit(work.number)) and said["state"] != INTERRUPTED]
+        asked = [work for work in running if work not in ended]
+        looks = self.executor.probe([work.record for work in asked if work.record]) if asked else []
+        held = [work for work, look in zip(asked, looks, strict=True) if look.state == "held"]
+        if held:
+            self.executor.release([work.record for work in held if work.record])
+        for work, look in zip(asked, looks, strict=True):
+            if look.words != work.words:
+                work.words = look.words
+                self.watch.seen(work.stage, look.words)
+            if look.state == "over":
+                ended.append(work)
+            elif work.tries + look.begun - 1 > self.executor.attempts:
+                self.executor.cancel([work.record or {}])
+                self._fail(work, f"begun {work.tries + look.begun - 1} times", "preempted or requeued too often")
+        for work in ended:
+            if self._settle(work):
+                del pending[work.stage.identity]
+        return bool(ended)
 
     def _settle(self, work: Work) -> bool:
-        """A job is over: collect what it published, or say how it failed; False if it never began, so that another must be started."""
-        deadline = time.monotonic() + GRACE_S
+        """A job is over: collect what it published, or say how it failed; False if another attempt is to be started."""
+        deadline = time.monotonic() + self.executor.grace_s
         said = work.claim.exit(work.number)
         while not (manifest := self.store.find(work.stage.identity)):
             if said is not None and said["state"] == NEVER_RELEASED:
-                work.claim.forget()
-                work.record = None
-                return False
-            if said is not None or time.monotonic() > deadline:
-                error = self._failure(work, said)
-                work.claim.forget()
-                self.watch.failed(work.stage, work.number, error)
-                raise error
+                work.tries -= 1
+                return self._again(work)
+            if (said is not None and said["state"] != INTERRUPTED) or time.monotonic() > deadline:
+                return self._ended(work, said)
             time.sleep(0.05)
             said = work.claim.exit(work.number)
         self._collect(work, manifest)
         return True
+
+    def _ended(self, work: Work, said: dict[str, Any] | None) -> bool:
+        """A job ended without publishing."""
+        if said is not None and said["state"] != INTERRUPTED:
+            self._fail(work, said["state"], said["reason"], said.get("exit_code", 1))
+        ending = self.executor.verdict(work.record or {})
+        if not ending.lost:
+            self._fail(work, ending.words, said["reason"] if said else "it ended without publishing and without a word")
+        if work.tries >= self.executor.attempts:
+            self._fail(work, ending.words, f"lost {work.tries} times, and executor.attempts allows no more")
+        self.watch.lost(work.stage, work.number, ending.words)
+        return self._again(work)
+
+    def _again(self, work: Work) -> bool:
+        work.claim.forget()
+        work.record = None
+        return False
 
     def _collect(self, work: Work, manifest: Manifest) -> None:
         work.claim.forget()
@@ -185,20 +261,21 @@ class Launcher:
         self._told.add(id(work.stage))
         work.lock.release()
 
-    def _failure(self, work: Work, said: dict[str, Any] | None) -> StageFailed:
+    def _fail(self, work: Work, state: str, reason: str, exit_code: int = 1) -> NoReturn:
         log = work.claim.attempt(work.number) / "log"
-        record = work.record or {}
-        reason = (said or {}).get("reason", "it ended without publishing and without a word")
         printed = tail(log)
-        return StageFailed(
+        error = StageFailed(
             work.stage.title,
-            state=(said or {}).get("state", self.executor.verdict(record)),
+            state=state,
             reason=reason,
-            exit_code=(said or {}).get("exit_code", 1),
+            exit_code=exit_code,
             log_tail=printed if printed.strip() != reason.strip() else "",
             log_path=str(log),
             next="mend the cause and give the same command again: everything that is published stays",
         )
+        work.claim.forget()
+        self.watch.failed(work.stage, work.number, error)
+        raise error
 
     def _assemble(self, stage: Stage, shards: Sequence[Stage]) -> None:
         """Publish a sharded stage: a manifest over its shards, which must all be there."""

@@ -37,8 +37,8 @@ class Policy(Protocol):
 
 
 class Synthesizer(Protocol):
-    def synthesize(self, policy: Path, problems: Sequence[Problem], *, seed: int) -> Iterator[Rollout]:
-        """Sample completions, all of a problem's one after the other, problems in the order given."""
+    def synthesize(self, policy: Path, problems: Sequence[Problem], *, seed: int, scratch: Path) -> Iterator[Rollout]:
+        """Sample completions, all of a problem's one after the other, problems in the order given. `scratch` as in `train`."""
         ...
 
 

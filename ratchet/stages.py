@@ -213,7 +213,7 @@ def synthesize(part: Any, given: Given, draft: Draft, seed: int) -> Made:
     totals = dict.fromkeys(("rollouts", "tokens", "unfinished"), 0)
 
     def counted() -> Iterator[Rollout]:
-        for rollout in part.synthesize(given.folder("policy"), given.records("problems"), seed=seed):
+        for rollout in part.synthesize(given.folder("policy"), given.records("problems"), seed=seed, scratch=draft.scratch):
             totals["rollouts"] += 1
             totals["tokens"] += rollout.tokens
             totals["unfinished"] += not rollout.finished

@@ -12,6 +12,7 @@ from ratchet.components.self_training.optimization import moments, take_moments,
 from ratchet.components.self_training.training_state import Position, TrainingState, newest_checkpoint, save_checkpoint
 from ratchet.errors import CorruptArtifact, RatchetError
 from ratchet.identity import derive_seed
+from ratchet.interruption import asked, safe_point
 
 
 @dataclass(kw_only=True)
@@ -60,11 +61,12 @@ class Session:
         if not all(value - value == 0 for value in row.values()):
             raise RatchetError(f"training diverged at step {self.position.step}: {row}; lower learning_rate or max_grad_norm")
         self.curve.append(row)
-        if self.done % self.save_every == 0:
+        if self.done % self.save_every == 0 or asked():
             extra = {"work": self.work, "done": self.done, "curve": self.curve}
             weights = dict(trained(self.model))
             state = TrainingState(position=self.position, optimizer=moments(self.model, self.optimizer), weights=weights, extra=extra)
             save_checkpoint(state, self.folder, self.done)
+            safe_point()
 
 
 def take_weights(parameters: Mapping[str, Any], tensors: Mapping[str, Any]) -> bool:

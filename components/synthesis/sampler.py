@@ -5,10 +5,13 @@ takes the likeliest token and then draws nothing (one sample, entropy 0). A roll
 `stop` strings, which is cut off its completion, or unfinished after `max_new_tokens`. The policy folder's own sampling defaults
 are not used. `batch_size` counts sequences a call; `rows_per_shard` counts problems.
 
+A finished batch is kept in the stage's scratch folder, so that an attempt which is preempted or killed loses one batch and not a shard.
 Equal seeds, batches and threads give equal bytes on CPU; GPU kernels promise that only for the same card and libraries. Left out:
 sharing one prefill among a problem's samples (`transformers` repeats the prompt), and serving engines.
 """
 
+import json
+import os
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +21,7 @@ from typing import Any
 from ratchet.components.policies.checkpoint import Prompting, load
 from ratchet.errors import InputError
 from ratchet.identity import derive_seed
+from ratchet.interruption import safe_point
 from ratchet.records import Problem, Rollout
 
 
@@ -48,7 +52,7 @@ class Sampler:
     def seeded(self) -> bool:
         return self.temperature > 0
 
-    def synthesize(self, policy: Path, problems: Sequence[Problem], *, seed: int) -> Iterator[Rollout]:
+    def synthesize(self, policy: Path, problems: Sequence[Problem], *, seed: int, scratch: Path) -> Iterator[Rollout]:
         model, tokenizer, prompting = load(policy)
         prompts = [_encode(tokenizer, prompting, problem) for problem in problems]
         _check_lengths(model, problems, prompts, self.max_new_tokens)
@@ -56,7 +60,11 @@ class Sampler:
         waiting: dict[int, list[Rollout]] = {row: [] for row in range(len(problems))}
         row = 0
         for number, (rows, copies) in enumerate(self._batches([len(prompt) for prompt in prompts])):
-            drawn = self._draw(model, tokenizer, ends, [prompts[r] for r in rows], copies, derive_seed(seed, number))
+            drawn = _kept(scratch, number)
+            if drawn is None:
+                drawn = self._draw(model, tokenizer, ends, [prompts[r] for r in rows], copies, derive_seed(seed, number))
+                _keep(scratch, number, drawn)
+                safe_point()
             for at, fields in zip((r for r in rows for _ in range(copies)), drawn, strict=True):
                 waiting[at].append(_rollout(problems[at], len(waiting[at]), fields))
             while row in waiting and len(waiting[row]) == self.samples:
@@ -138,6 +146,22 @@ class Sampler:
             completion = completion[: min(completion.find(string) for string in self.stop if string in completion)]
         mean = sum(entropy[:length]) / length
         return {"completion": completion, "tokens": length, "finished": finished, "entropy": round(mean, 6)}
+
+
+def _kept(scratch: Path, number: int) -> list[dict[str, Any]] | None:
+    """A batch that an earlier attempt at the same stage drew."""
+    try:
+        found: list[dict[str, Any]] = json.loads((scratch / f"batch-{number:06d}.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):  # not drawn, or torn by a power cut
+        return None
+    return found
+
+
+def _keep(scratch: Path, number: int, drawn: list[dict[str, Any]]) -> None:
+    scratch.mkdir(parents=True, exist_ok=True)
+    draft = scratch / f".batch-{number:06d}.{os.getpid()}"
+    draft.write_text(json.dumps(drawn), encoding="utf-8")
+    draft.replace(scratch / f"batch-{number:06d}.json")
 
 
 class _Meter:

@@ -9,12 +9,11 @@ from typing import Any
 
 import pytest
 
-import ratchet.infra.launch
 from ratchet.artifacts import Artifact
 from ratchet.errors import InputError, StageFailed
 from ratchet.flows.job import perform_here
 from ratchet.infra.claims import Claim, Lock
-from ratchet.infra.executors import Job, JobRecord, State
+from ratchet.infra.executors import Ending, Job, JobRecord, Look, State
 from ratchet.infra.launch import Launcher, tail
 from ratchet.stages import Stage
 from tests.toys.drive import Die, Warm, last_words, wait_until
@@ -27,23 +26,39 @@ ONE = TWO[0]
 class Hands:
     """An executor whose jobs do their work when they are looked at for the second time."""
 
-    def __init__(self, slots: int = 1, *, works: bool = True) -> None:
-        self.slots, self.works = slots, works
+    kind = "hands"
+    grace_s = 0.5
+    begun = 1
+
+    def __init__(self, slots: int = 1, *, works: bool = True, loses: bool = False, attempts: int = 3, findable: JobRecord | None = None) -> None:
+        self.slots, self.works, self.loses, self.attempts, self.findable = slots, works, loses, attempts, findable
+        self.names: list[str] = []
+        self.sought: list[tuple[str, int]] = []
+        self.cancelled: set[int] = set()
         self.jobs: dict[int, Job] = {}
         self.released: set[int] = set()
         self.looks: dict[int, int] = {}
         self.most = 0
 
-    def submit(self, job: Job) -> JobRecord:
-        self.jobs[len(self.jobs)] = job
-        return {"pid": len(self.jobs) - 1}
+    def submit(self, jobs: Sequence[Job], name: str) -> list[JobRecord]:
+        first = len(self.jobs)
+        self.jobs.update(enumerate(jobs, start=first))
+        self.names.append(name)
+        return [{"pid": first + index} for index in range(len(jobs))]
 
-    def release(self, record: JobRecord) -> None:
-        self.released.add(record["pid"])
+    def find(self, name: str, index: int) -> JobRecord | None:
+        self.sought.append((name, index))
+        return self.findable
 
-    def probe(self, records: Sequence[JobRecord]) -> list[State]:
+    def release(self, records: Sequence[JobRecord]) -> None:
+        self.released |= {record["pid"] for record in records}
+
+    def cancel(self, records: Sequence[JobRecord]) -> None:
+        self.cancelled |= {record["pid"] for record in records}
+
+    def probe(self, records: Sequence[JobRecord]) -> list[Look]:
         self.most = max(self.most, len(records))
-        return [self.look(record["pid"]) for record in records]
+        return [Look(state=self.look(record["pid"]), begun=self.begun) for record in records]
 
     def look(self, pid: int) -> State:
         self.looks[pid] = self.looks.get(pid, 0) + 1
@@ -53,8 +68,8 @@ class Hands:
             self.jobs[pid].call()
         return "over"
 
-    def verdict(self, record: JobRecord) -> str:
-        return "killed by signal 9"
+    def verdict(self, record: JobRecord) -> Ending:
+        return Ending(words="killed by signal 9", lost=self.loses)
 
 
 def told(made: Launcher) -> list[tuple[Any, ...]]:
@@ -72,7 +87,7 @@ def test_a_stage_is_made_once_and_reused_after(root: Path) -> None:
     assert made == second.make([ONE])
     assert [("attempt", ONE.title, 1), ("published", ONE.title)] == told(first)
     assert [("reused", ONE.title)] == told(second)
-    assert {} == second.executor.jobs  # type: ignore[attr-defined]
+    assert {} == second.executor.today.jobs  # type: ignore[attr-defined]
 
 
 def test_the_same_stage_asked_twice_at_once_is_made_once(root: Path) -> None:
@@ -143,7 +158,7 @@ def test_a_job_that_fails_says_so_once_and_is_tried_anew_by_the_next_command(roo
 
 
 def test_a_job_that_ends_without_a_word_is_described_by_its_executor(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ratchet.infra.launch, "GRACE_S", 0.05)
+    monkeypatch.setattr(Hands, "grace_s", 0.05)
     with pytest.raises(StageFailed, match=r"failed \(killed by signal 9\): it ended without publishing"):
         launcher(root, Hands(works=False)).make([ONE])
 
@@ -162,7 +177,7 @@ def left_behind(made: Launcher, stage: Stage, pid: int) -> None:
     """What a driver leaves that died with a job under way."""
     claim(made, stage).write_spec(stage.spec())
     claim(made, stage).attempt(1).mkdir(parents=True)
-    claim(made, stage).record({"attempt": 1, "job": {"pid": pid}})
+    claim(made, stage).record({"attempt": 1, "job": {"pid": pid, "kind": "hands"}})
 
 
 def test_a_job_that_outlived_its_driver_is_attached_to(root: Path) -> None:
@@ -256,7 +271,8 @@ def test_the_tail_of_a_log_is_its_last_lines(tmp_path: Path, text: str, end: str
 
 DEATHS = [
     *(("ratchet.infra.claims.Claim.write_spec", when) for when in ("before", "after")),
-    *(("ratchet.infra.executors.Local.submit", when) for when in ("before", "after")),
+    *(("ratchet.infra.claims.Claim.intend", when) for when in ("before", "after")),
+    *(("ratchet.infra.executors.Local._start", when) for when in ("before", "after")),
     *(("ratchet.infra.claims.Claim.record", when) for when in ("before", "after")),
     *(("ratchet.infra.executors.Local.release", when) for when in ("before", "after")),
     *(("ratchet.infra.claims.Claim.forget", when) for when in ("before", "after")),
@@ -276,6 +292,87 @@ def test_a_driver_may_die_at_any_step_of_the_protocol(ratchet: Warm, root: Path,
         assert {"published", "never released", "none"} >= set(words)
     released = at.endswith(("release", "forget")) and when == "after"
     assert not released or "attempt" not in done.out, "a job that was let go is never started again"
+
+
+class LosesTheFirst(Hands):
+    """Loses its first jobs, and does the work of the next."""
+
+    def __init__(self, lost: int, **more: Any) -> None:
+        super().__init__(loses=True, **more)
+        self.lost = lost
+
+    def look(self, pid: int) -> State:
+        return "over" if pid < self.lost else super().look(pid)
+
+
+def test_an_attempt_that_is_lost_is_begun_again_and_not_failed(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Hands, "grace_s", 0.01)
+    made = launcher(root, LosesTheFirst(2, attempts=3))
+    made.make([ONE])
+    lost = [("lost", ONE.title, n, "killed by signal 9") for n in (1, 2)]
+    assert [("attempt", ONE.title, 1), lost[0], ("attempt", ONE.title, 2), lost[1], ("attempt", ONE.title, 3), ("published", ONE.title)] == told(made)
+
+
+def test_a_stage_that_is_lost_too_often_fails_and_the_next_command_begins_to_count_anew(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Hands, "grace_s", 0.01)
+    for first in (1, 4):
+        made = launcher(root, LosesTheFirst(9, attempts=3))
+        with pytest.raises(StageFailed, match=r"lost 3 times, and executor\.attempts allows no more"):
+            made.make([ONE])
+        assert [first, first + 1, first + 2] == [event[2] for event in told(made) if event[0] == "attempt"]
+
+
+def test_what_was_lost_under_drivers_that_died_counts_too(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Hands, "grace_s", 0.01)
+    made = launcher(root, LosesTheFirst(9, attempts=3))
+    left_behind(made, ONE, 0)
+    claim(made, ONE).record({"attempt": 1, "tries": 3, "job": {"pid": 0, "kind": "hands"}})
+    with pytest.raises(StageFailed, match="lost 3 times"):
+        made.make([ONE])
+
+
+def test_a_job_that_is_requeued_for_ever_is_cancelled_and_fails(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Hands, "begun", 4)
+    monkeypatch.setattr(Hands, "look", lambda self, pid: "running")
+    executor = Hands(attempts=3)
+    with pytest.raises(StageFailed, match=r"begun 4 times.*requeued too often"):
+        launcher(root, executor).make([ONE])
+    assert {0} == executor.cancelled
+
+
+def intended(made: Launcher, stage: Stage) -> None:
+    """What a driver leaves that died while it submitted."""
+    claim(made, stage).write_spec(stage.spec())
+    claim(made, stage).attempt(1).mkdir(parents=True)
+    claim(made, stage).intend({"attempt": 1, "tries": 1, "kind": "hands", "name": "ratchet-x", "index": 2})
+
+
+def test_a_job_that_was_submitted_and_not_recorded_is_found_by_its_name(root: Path) -> None:
+    executor = Hands(findable={"pid": 0})
+    made = launcher(root, executor)
+    intended(made, ONE)
+    executor.jobs[0] = made.job(ONE.identity, 1)
+    made.make([ONE])
+    assert [("ratchet-x", 2)] == executor.sought
+    assert [("attached", ONE.title, 1), ("published", ONE.title)] == told(made)
+
+
+def test_an_intent_of_which_nothing_came_is_replaced(root: Path) -> None:
+    made = launcher(root, Hands())
+    intended(made, ONE)
+    made.make([ONE])
+    assert [("attempt", ONE.title, 2), ("published", ONE.title)] == told(made)
+    assert not claim(made, ONE).begun()
+
+
+def test_shards_go_out_together_and_no_two_batches_share_a_name(root: Path) -> None:
+    executor = Hands(slots=2)
+    made = launcher(root, executor)
+    stage = a_sharded_stage(made)
+    before = len(executor.names)
+    made.make([stage])
+    assert 2 == len(executor.names) - before, "three shards, two slots"
+    assert len(executor.names) == len(set(executor.names))
 
 
 def test_two_drivers_that_need_the_same_stages_at_once_make_each_once(ratchet: Warm, root: Path) -> None:

@@ -59,7 +59,7 @@ class Toss:
     def seeded(self) -> bool:
         return self.temperature > 0
 
-    def synthesize(self, policy: Path, problems: Sequence[Problem], *, seed: int) -> Iterator[Rollout]:
+    def synthesize(self, policy: Path, problems: Sequence[Problem], *, seed: int, scratch: Path) -> Iterator[Rollout]:
         skill = json.loads((policy / "policy.json").read_text())["skill"]
         for problem in problems:
             for sample in range(self.samples):

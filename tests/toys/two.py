@@ -7,6 +7,7 @@ from pathlib import Path
 from ratchet.artifacts import Manifest
 from ratchet.errors import StageFailed
 from ratchet.flows.job import job_of
+from ratchet.infra.crew import Crew
 from ratchet.infra.executors import Executor, JobRecord, Local
 from ratchet.infra.launch import Launcher
 from ratchet.infra.runs import make_root
@@ -32,13 +33,20 @@ class Told:
     def failed(self, stage: Stage, number: int, error: StageFailed) -> None:
         self.events.append(("failed", stage.title, number, error.state))
 
+    def seen(self, stage: Stage, words: str) -> None:
+        if words:
+            self.events.append(("seen", stage.title, words))
+
+    def lost(self, stage: Stage, number: int, words: str) -> None:
+        self.events.append(("lost", stage.title, number, words))
+
     def waiting(self, stage: Stage) -> None:
         self.events.append(("waiting", stage.title))
 
 
 def launcher(root: Path, executor: Executor) -> Launcher:
     store = LocalStore(state=make_root(root))
-    return Launcher(store=store, executor=executor, job=lambda identity, n: job_of(store, identity, n), watch=Told())
+    return Launcher(store=store, executor=Crew(executor), job=lambda identity, n: job_of(store, identity, n), watch=Told())
 
 
 def main(words: Sequence[str]) -> int:

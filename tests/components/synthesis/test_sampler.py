@@ -1,15 +1,19 @@
 """Sampling rollouts, on policies whose next token is known."""
 
 import math
+import signal
+import tempfile
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
+from ratchet import interruption
 from ratchet.components.policies.checkpoint import Prompting, save
 from ratchet.components.policies.tiny import SPECIAL, Tiny, character_tokenizer
 from ratchet.components.synthesis.sampler import Sampler
 from ratchet.errors import InputError
-from ratchet.identity import describe, identity_of
+from ratchet.identity import derive_seed, describe, identity_of
 from ratchet.records import Problem
 
 ALPHABET = "abcdefgh"
@@ -63,8 +67,10 @@ def problems(*prompts):
     return [Problem(id=f"p{index}", prompt=prompt, reference="r") for index, prompt in enumerate(prompts)]
 
 
-def sample(policy, given, seed=0, **fields):
-    return list(Sampler(**{"samples": 1, "temperature": 0.0, "max_new_tokens": 8, **fields}).synthesize(policy, given, seed=seed))
+def sample(policy, given, seed=0, scratch=None, **fields):
+    sampler = Sampler(**{"samples": 1, "temperature": 0.0, "max_new_tokens": 8, **fields})
+    with tempfile.TemporaryDirectory() as fresh:
+        return list(sampler.synthesize(policy, given, seed=seed, scratch=scratch or Path(fresh)))
 
 
 @pytest.mark.parametrize(
@@ -103,13 +109,36 @@ def test_batches_and_samples_of_one_seed_do_not_repeat_each_other(noise):
     assert 12 == len({rollout.completion for rollout in rollouts})
 
 
-def test_sampling_leaves_the_global_random_state_alone(noise):
+def test_an_attempt_after_a_killed_one_draws_only_the_batches_that_are_missing(noise, tmp_path, monkeypatch):
+    given, fields = problems(*"abcdef"), {"samples": 2, "temperature": 1.0, "batch_size": 4}
+    whole = sample(noise, given, **fields)
+    sampler = Sampler(max_new_tokens=8, **fields)
+    first = sampler.synthesize(noise, given, seed=0, scratch=tmp_path)
+    assert whole[:5] == [next(first) for _ in range(5)], "killed in the second batch of three"
+    drawn, draw = [], Sampler._draw
+    monkeypatch.setattr(Sampler, "_draw", lambda self, *given: drawn.append(given[-1]) or draw(self, *given))
+    (tmp_path / "batch-000000.json").write_text("[{", encoding="utf-8")  # torn by a power cut
+    assert whole == list(sampler.synthesize(noise, given, seed=0, scratch=tmp_path))
+    assert [derive_seed(0, 0), derive_seed(0, 2)] == drawn
+
+
+def test_a_wish_to_stop_is_granted_after_a_batch(noise, tmp_path):
+    interruption._note(signal.SIGUSR2, None)
+    try:
+        with pytest.raises(interruption.Interrupted, match="SIGUSR2"):
+            sample(noise, problems(*"abcd"), scratch=tmp_path, samples=2, temperature=1.0, batch_size=4)
+    finally:
+        interruption.forget()
+    assert ["batch-000000.json"] == [path.name for path in tmp_path.iterdir()]
+
+
+def test_sampling_leaves_the_global_random_state_alone(noise, tmp_path):
     import torch
 
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
-    stream = Sampler(samples=2, temperature=1.0, max_new_tokens=4, batch_size=2).synthesize(noise, problems("a", "b"), seed=0)
+    stream = Sampler(samples=2, temperature=1.0, max_new_tokens=4, batch_size=2).synthesize(noise, problems("a", "b"), seed=0, scratch=tmp_path)
     next(stream)
     assert expected.tolist() == torch.rand(3).tolist()
 
