@@ -59,6 +59,8 @@ class Ending:
     words: str
     lost: bool = False
     """Preempted, out of walltime, gone with its node: that says nothing about the stage, which is begun again."""
+    log: Path | None = None
+    """Where the executor itself printed, if it did."""
 
 
 class Executor(Protocol):

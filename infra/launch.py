@@ -242,9 +242,9 @@ class Launcher:
             self._fail(work, said["state"], said["reason"], said.get("exit_code", 1))
         ending = self.executor.verdict(work.record or {})
         if not ending.lost:
-            self._fail(work, ending.words, said["reason"] if said else "it ended without publishing and without a word")
+            self._fail(work, ending.words, said["reason"] if said else "it ended without publishing and without a word", log=ending.log)
         if work.tries >= self.executor.attempts:
-            self._fail(work, ending.words, f"lost {work.tries} times, and executor.attempts allows no more")
+            self._fail(work, ending.words, f"lost {work.tries} times, and executor.attempts allows no more", log=ending.log)
         self.watch.lost(work.stage, work.number, ending.words)
         return self._again(work)
 
@@ -261,16 +261,17 @@ class Launcher:
         self._told.add(id(work.stage))
         work.lock.release()
 
-    def _fail(self, work: Work, state: str, reason: str, exit_code: int = 1) -> NoReturn:
-        log = work.claim.attempt(work.number) / "log"
-        printed = tail(log)
+    def _fail(self, work: Work, state: str, reason: str, exit_code: int = 1, *, log: Path | None = None) -> NoReturn:
+        """Raise what became of an attempt, with the end of its log and of what its executor printed, if that is another `log`."""
+        own = work.claim.attempt(work.number) / "log"
+        printed = "\n".join(text for text in (tail(own), tail(log, 5) if log else "") if text)
         error = StageFailed(
             work.stage.title,
             state=state,
             reason=reason,
             exit_code=exit_code,
             log_tail=printed if printed.strip() != reason.strip() else "",
-            log_path=str(log),
+            log_path=str(own),
             next="mend the cause and give the same command again: everything that is published stays",
         )
         work.claim.forget()

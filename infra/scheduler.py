@@ -51,6 +51,14 @@ class Seen:
         return self.state in ENDED
 
     @property
+    def code_and_signal(self) -> tuple[int, int]:
+        """Exit code and signal, from `squeue`'s wait status (`768`) or `sacct`'s pair (`3:0`); a shell's 137 is signal 9 too."""
+        first, _, second = self.exit_code.partition(":")
+        status = int(first) if first.isdigit() else 0
+        code, signal = (status, int(second)) if second.isdigit() else (status >> 8, status & 127)
+        return (0, code - 128) if code > 128 else (code, signal)
+
+    @property
     def words(self) -> str:
         reason = f" ({self.reason})" if self.reason not in ("", "None") else ""
         return f"{self.state}{reason}" + (f", begun again {self.restarts} times" if self.restarts else "")

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 from ratchet.errors import InputError, RatchetError
@@ -40,8 +41,8 @@ class _Picture:
     away_since: float | None = None
     submitted: dict[str, float] = field(default_factory=dict[str, float])
     """Job → when this process submitted it: a picture from before then says nothing about it."""
-    last: dict[str, Seen] = field(default_factory=dict[str, Seen])
-    """Job → as it was last seen."""
+    last: dict[str, tuple[Seen, float]] = field(default_factory=dict[str, tuple[Seen, float]])
+    """Job → as it was last seen, and when."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,15 +102,14 @@ class Slurm:
         now = time.monotonic()
         self._picture.pause = FASTEST_S
         self._picture.submitted.update(dict.fromkeys(ids, now))
-        return [{"job_id": id, "name": name} for id in ids]
+        return [{"job_id": id, "name": name, "folder": str(_folder(jobs[0], name))} for id in ids]
 
     def _sbatch(self, jobs: Sequence[Job], name: str) -> list[str]:
         """Submit held; return the ids in the jobs' order."""
         import submitit
 
-        folder = jobs[0].state / "submitit" / name
         asked = self.resources_of(jobs[0].verb)
-        executor = submitit.SlurmExecutor(folder=folder, python=f"{shlex.quote(self.python or sys.executable)} -P")
+        executor = submitit.SlurmExecutor(folder=_folder(jobs[0], name), python=f"{shlex.quote(self.python or sys.executable)} -P")
         parameters = executor._convert_parameters(asked)
         more = {"hold": True, "requeue": True, **parameters.pop("additional_parameters", {})}
         executor.update_parameters(
@@ -132,7 +132,7 @@ class Slurm:
         """The environment of a job: the code as it is now, the thread count pinned."""
         code = snapshot(job.modules, job.state / "code")
         pinned = environment(cpus, {})
-        return [f"export PYTHONPATH={shlex.quote(str(code))}", *(f"export {key}={value}" for key, value in pinned.items())]
+        return [f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}", *(f"export {key}={value}" for key, value in pinned.items())]
 
     def _refused(self, said: str, verb: str, asked: Mapping[str, Any]) -> RatchetError:
         lines = [line.strip() for line in said.splitlines() if "sbatch" in line or "slurm" in line.lower()]
@@ -149,7 +149,7 @@ class Slurm:
         if found.held:  # its payload may not be in place, and it did nothing
             self._end_held(name, index)
             return None
-        return {"job_id": found.id, "name": name}
+        return {"job_id": found.id, "name": name, "folder": None}
 
     def _named(self, name: str, index: int | None = None) -> Seen | None:
         """The living job of a name (and place in its array) in a fresh picture of the queue; waits for the scheduler to answer."""
@@ -217,7 +217,7 @@ class Slurm:
     def _judge(self, record: JobRecord) -> Look:
         seen = self._seen(record)
         if seen is not None:
-            self._picture.last[record["job_id"]] = seen
+            self._picture.last[record["job_id"]] = seen, self._picture.at
             state: State = "over" if seen.ended else "held" if seen.held else "running"
             return Look(state=state, words=seen.words, begun=1 + seen.restarts)
         if self._picture.submitted.get(record["job_id"], -1e9) >= self._picture.at:
@@ -226,11 +226,18 @@ class Slurm:
 
     def verdict(self, record: JobRecord) -> Ending:
         id, name = record["job_id"], record["name"]
-        seen = self._picture.last.get(id)
+        last, at = self._picture.last.get(id, (None, 0.0))
+        seen = last
         if seen is None or not seen.ended:
             told = self.scheduler.accounting([id]).get(id)
             seen = told if told is not None and told.name == name else Seen(id, name, "GONE")
-        return Ending(words=_words(seen), lost=seen.state in LOST)
+        if seen.state == "GONE" and last is not None and last.state == "PENDING" and time.monotonic() - at < 2 * SLOWEST_S:
+            seen = Seen(id, name, "CANCELLED")  # the record of a task that never began vanishes at once, and accounting has none
+        restarts = last.restarts if last is not None else 0
+        # A node that comes back while a job of its is requeued ends that job unrun: FAILED, and no signal.
+        lost = seen.state in LOST or (seen.state == "FAILED" and restarts > 0 and not seen.code_and_signal[1])
+        log = Path(record["folder"]) / f"{id}_0_log.out" if record.get("folder") else None
+        return Ending(words=_words(seen), lost=lost, log=log)
 
     def _given_up(self, error: Exception) -> RatchetError:
         return RatchetError(
@@ -248,14 +255,19 @@ def _whole_arrays(ids: Sequence[str], submitted: Mapping[str, float]) -> list[st
 
 
 def _words(seen: Seen) -> str:
-    code, _, signal = seen.exit_code.partition(":")
+    code, signal = seen.code_and_signal
     if seen.state == "GONE":
         return "GONE: the scheduler no longer knows the job, and accounting does not say how it ended"
-    if seen.state == "OUT_OF_MEMORY" or (seen.state == "FAILED" and signal == "9"):
-        return f"{seen.state}, killed by signal 9 (out of memory? executor.resources.….mem_gb)"
+    if seen.state == "OUT_OF_MEMORY" or (seen.state == "FAILED" and signal == 9):
+        return f"{seen.state}, killed by signal 9: out of memory? give it more by executor.resources.VERB.mem_gb"
     if seen.state == "FAILED":
-        return f"FAILED, {f'killed by signal {signal}' if signal not in ('', '0') else f'exit code {code}'}"
+        return f"FAILED, {f'killed by signal {signal}' if signal else f'exit code {code}'}"
     return seen.state
+
+
+def _folder(job: Job, name: str) -> Path:
+    """Where submitit keeps the batch file, the payloads and what SLURM itself prints."""
+    return job.state / "submitit" / name
 
 
 def valid_resources() -> list[str]:
