@@ -70,6 +70,14 @@ def parser() -> argparse.ArgumentParser:
     retry.add_argument("--round", type=int, required=True)
     retry.add_argument("--stage", metavar="VERB")
     retry.add_argument("--no-prefect", action="store_true")
+    fork = verb("fork", "a new run that goes on after a round of another one, with other dials", _fork, overrides=True, json_too=True)
+    fork.usage = "ratchet fork NAME --round K --as NEW [options] KEY=VALUE …"
+    fork.add_argument("run_name", metavar="NAME")
+    fork.add_argument("--round", type=int, required=True, help="the last round that is taken over")
+    fork.add_argument("--as", dest="new_name", metavar="NEW", required=True, help="the new run's name")
+    fork.add_argument("--no-prefect", action="store_true")
+    cancel = verb("cancel", "end a run's driver and its jobs; what is published stays", _cancel)
+    cancel.add_argument("name")
     compare = verb("compare", "rounds of one or several runs side by side", _compare, json_too=True)
     compare.add_argument("names", nargs="+", metavar="NAME")
     logs = verb("logs", "what a run's stages printed", _logs)
@@ -80,6 +88,11 @@ def parser() -> argparse.ArgumentParser:
     delete = verb("delete", "delete a run, and the artifacts that no other run uses", _delete)
     delete.add_argument("name")
     delete.add_argument("--yes", action="store_true", help="do it; without this only say what would go")
+    gc = verb("gc", "delete the artifacts that no run needs any more, and say why each may go", _gc)
+    gc.add_argument("names", nargs="*", metavar="NAME", help="only these runs' (default: all runs', and what is nobody's)")
+    gc.add_argument("--keep-last", type=int, default=2, metavar="K", help="how many of the last rounds are kept whole (default: 2)")
+    gc.add_argument("--metric", default="pass_at_1", help="by which the best round, the champion, is kept (default: pass_at_1)")
+    gc.add_argument("--yes", action="store_true", help="do it; without this only say what would go")
     verb("doctor", "what of the environment works", _doctor, json_too=True)
     verb("ui", "the MLflow and Prefect pages of this root, until Ctrl-C", _ui)
     return top
@@ -102,7 +115,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"ratchet: {error}\n")
         return error.exit_code
     except KeyboardInterrupt:
-        sys.stderr.write("\nratchet: detached; nothing that is published is lost. The same command (or `ratchet resume NAME`) goes on.\n")
+        sys.stderr.write(
+            "\nratchet: detached: its jobs go on. The same command (or `ratchet resume NAME`) takes them up again, `ratchet cancel NAME` ends them.\n"
+        )
         return 130
     except BrokenPipeError:
         sys.stderr.close()
@@ -146,7 +161,7 @@ def _sweep(given: argparse.Namespace, config: dict[str, Any]) -> int:
     for number, member in enumerate(found, start=1):
         out.print(f"[bold]run {number} of {len(found)}[/bold]")
         run = _folder(given, member.name, config.get("root"))
-        _drive(given, run, member.config)
+        _drive(given, run, member.config, member.overrides)
     runs = [(member.point, summary_of(_folder(given, member.name, config.get("root")))) for member in found]
     console().print(sweep_table(averaged(runs, "pass_at_1")))
     return 0
@@ -173,12 +188,12 @@ def _recorded(given: argparse.Namespace, run: Any) -> dict[str, Any]:
     return config
 
 
-def _drive(given: argparse.Namespace, run: Any, config: dict[str, Any]) -> int:
+def _drive(given: argparse.Namespace, run: Any, config: dict[str, Any], words: Sequence[str] | None = None) -> int:
     from ratchet.flows.retry import with_command
     from ratchet.flows.session import session
 
     try:
-        return session(run, config, overrides=given.overrides, prefect=not given.no_prefect, as_json=given.json)
+        return session(run, config, overrides=given.overrides if words is None else words, prefect=not given.no_prefect, as_json=given.json)
     except RatchetError as error:
         raise with_command(run, error) from None
 
@@ -191,6 +206,24 @@ def _retry(given: argparse.Namespace) -> int:
     titles = set_aside(run, given.round, given.stage)
     sys.stderr.write(f"set aside: {', '.join(titles) or 'nothing, since none of it is published'}\n")
     return _drive(given, run, config)
+
+
+def _cancel(given: argparse.Namespace) -> int:
+    from ratchet.flows.cancel import cancel
+
+    return cancel(_folder(given, given.name))
+
+
+def _fork(given: argparse.Namespace) -> int:
+    from ratchet.flows.driver import check
+    from ratchet.flows.fork import dials, fork
+
+    run, new = _folder(given, given.run_name), _folder(given, given.new_name)
+    config, words = dials(run, given.overrides, given.config_dir, name=new.name)
+    check(config)
+    shared = fork(run, new, config, words, round=given.round)
+    sys.stderr.write(f"{new.name} has round{'s' if shared > 1 else ''} {'0 to ' if shared > 1 else ''}{given.round} of {run.name}\n")
+    return _drive(given, new, config, words)
 
 
 def _plan(given: argparse.Namespace) -> int:
@@ -246,6 +279,10 @@ def _show(given: argparse.Namespace) -> int:
 
     out = console()
     out.print(rounds_table(run.rounds, f"{run.name}: {run.status}, {run.reason}"))
+    if run.forked:
+        out.print(f"Forked from {run.forked['run']} after round {run.forked['round']}: the rounds up to it are that run's.")
+    for fork in run.forks:
+        out.print(f"Forked as {fork['name']} after round {fork['round']}.")
     out.print(stages_table(run))
     return 0
 
@@ -273,6 +310,13 @@ def _delete(given: argparse.Namespace) -> int:
     from ratchet.flows.delete import delete
 
     return delete(_folder(given, given.name), really=given.yes)
+
+
+def _gc(given: argparse.Namespace) -> int:
+    from ratchet.flows.gc import gc
+    from ratchet.infra.runs import find_root
+
+    return gc(find_root(given.root), given.names, keep_last=given.keep_last, metric=given.metric, really=given.yes)
 
 
 def _doctor(given: argparse.Namespace) -> int:

@@ -11,11 +11,14 @@ from ratchet.identity import digest
 
 Config = dict[str, Any]
 
-OPERATIONS = {"name", "root", "rounds", "executor", "tracker", "sweep"}
+OPERATIONS = {"name", "root", "rounds", "executor", "store", "tracker", "sweep"}
 """Keys that say where and how far a run goes. They may change on any resume; every other key is science and names the run."""
 
 CHOICES = {"on_empty": ("stop", "continue"), "knobs": ("fixed", "temperature", "threshold", "both")}
 """Plain keys that take one of a few words."""
+
+LOOP = {"seed", "on_empty"}
+"""Plain keys that the loop reads. Any other plain key of science is for components, and has an effect only where one says `${KEY}`."""
 
 
 def compose(overrides: Sequence[str], config_dir: Path | None = None) -> Config:
@@ -34,6 +37,7 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> Config:
         OverridesParser.create().parse_overrides(list(overrides))
         with initialize_config_module("ratchet.configs", version_base="1.3"):
             composed = hydra_compose("config", overrides=[*search, *map(_without, overrides)])
+            _check_effects(OmegaConf.to_container(composed, resolve=False), overrides, search)
             config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except OverrideParseException as error:
         raise InputError(f"cannot read the override {error.override!r}", allowed="KEY=VALUE, as in `seed=1` or `recipe=b_star`") from None
@@ -52,6 +56,55 @@ def _checked(config: Config) -> Config:
         if config[key] not in choices:
             raise InputError(f"{key} has a wrong value", got=repr(config[key]), allowed=", ".join(choices))
     return config
+
+
+def _check_effects(unresolved: Any, overrides: Sequence[str], search: Sequence[str]) -> None:
+    """Refuse a plain key that the user gave and nothing in the config reads."""
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        plain = key in unresolved and not _is_group(key) and not isinstance(unresolved[key], Mapping)
+        if plain and key not in OPERATIONS | LOOP and not _reads(unresolved, key):
+            readers = _readers(key, overrides, search)
+            raise InputError(
+                f"{key} would have no effect: nothing in this config reads it",
+                got=" ".join(overrides),
+                allowed=f"with {' or '.join(readers)}" if readers else None,
+                next=f"leave {key} out",
+            )
+
+
+def _reads(unresolved: Any, key: str) -> bool:
+    """Whether a value in the config is `${key}`, or holds it."""
+    return f"${{{key}}}" in str(unresolved)
+
+
+def _readers(key: str, overrides: Sequence[str], search: Sequence[str]) -> list[str]:
+    """The choices that make a config read a key: recipes if any does, else those of the first group that has one."""
+    from hydra import compose as hydra_compose
+    from hydra.errors import HydraException
+    from omegaconf import OmegaConf
+
+    def reads(group: str, choice: str) -> bool:
+        others = [_without(override) for override in overrides if re.split(r"[.=]", override)[0] != group]
+        try:
+            composed = hydra_compose("config", overrides=[*search, *others, f"{group}={choice}"])
+        except HydraException:  # it does not go with the others
+            return False
+        return _reads(OmegaConf.to_container(composed, resolve=False), key)
+
+    for group, choices in sorted(_groups().items(), key=lambda item: item[0] != "recipe"):
+        if readers := [f"{group}={choice}" for choice in choices if reads(group, choice)]:
+            return readers
+    return []
+
+
+def _groups() -> dict[str, list[str]]:
+    """The house's groups with their choices."""
+    from importlib.resources import files
+
+    folders = {entry.name: entry for entry in files("ratchet.configs").iterdir() if entry.is_dir()}
+    found = {name: sorted(file.name[:-5] for file in folder.iterdir() if file.name.endswith(".yaml")) for name, folder in folders.items()}
+    return {name: choices for name, choices in found.items() if choices}
 
 
 def _without(override: str) -> str:

@@ -12,13 +12,14 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from ratchet.errors import InputError, RunHeld
-from ratchet.flows.build import build
-from ratchet.flows.summary import summary_of
 from ratchet.flows.units import asked, claim_of, shards_of
 from ratchet.infra.claims import Lock, is_locked
+from ratchet.infra.crew import Crew
+from ratchet.infra.executors import Inline
 from ratchet.infra.ledger import Ledger
-from ratchet.infra.runs import STATE, Lease, RunFolder, runs_under
-from ratchet.infra.store import LocalStore
+from ratchet.infra.runs import RunFolder, runs_under
+from ratchet.infra.store import Store, bytes_in
+from ratchet.infra.stores import held, known_runs, store_of
 
 RUN = "run"
 
@@ -26,28 +27,32 @@ RUN = "run"
 def delete(run: RunFolder, *, really: bool) -> int:
     """Delete a run, or say what would go; returns the exit code."""
     run.opening()
-    store = LocalStore(state=run.root / STATE)
+    store = store_of(run)
     if nested := [other.name for other in runs_under(run.root) if other.name.startswith(f"{run.name}/")]:
         raise InputError(f"{run.name} holds other runs", got=", ".join(nested[:5]), next="delete those first")
-    with Lease.take(run):
+    with held(run, store):
         mine = referenced(run.ledger, store)
-        _refuse_while_jobs_work(store, run)
-        going = mine - _referenced_by(store, runs_under(run.root), but=run)
-        folders = [run.folder, *_folders(store, going)]
-        said = f"the run {run.name}, {_count(store, going)} of its {_count(store, mine)} artifacts (other runs use the rest), {_bytes(folders)}"
+        refuse_while_jobs_work(store, run)
+        going = mine - _referenced_by(store, known_runs(run.root, store), but=run)
+        size = sum(map(bytes_in, [run.folder, *_folders(store, going)])) + (sum(map(store.size, going)) if store.runs else 0)
+        said = f"the run {run.name}, {_count(store, going)} of its {_count(store, mine)} artifacts (other runs use the rest), {in_words(size)}"
         if not really:
             sys.stdout.write(f"would delete {said}\n  next: add --yes\n")
             return 0
         trash = store.state / "trash" / uuid.uuid4().hex
         trash.mkdir(parents=True)
         run.folder.rename(trash / RUN)
+        if store.runs is not None:
+            store.runs.delete(run.name)
+            for identity in sorted(going, key=lambda identity: bool(shards_of(store, identity))):
+                store.remove(identity)  # cut short, what is left is nobody's: `ratchet gc` finds it
     _remove_empty_parents(run)
     _empty_trash(store)
     sys.stdout.write(f"deleted {said}\n")
     return 0
 
 
-def referenced(ledger: Ledger, store: LocalStore) -> set[str]:
+def referenced(ledger: Ledger, store: Store) -> set[str]:
     """Every artifact that a run's ledger ever named: stages, their shards, states and what those point to."""
     found = set()
     for event in ledger:
@@ -56,27 +61,28 @@ def referenced(ledger: Ledger, store: LocalStore) -> set[str]:
         if event["kind"] == "advanced":
             pointed = [*event["roles"].values(), *event["stores"].values()]
             found |= {event["state"], event["report"], *(pointer["identity"] for pointer in pointed)}
+    store.survey(found)
     return found.union(*(shards_of(store, identity) for identity in found))
 
 
-def _referenced_by(store: LocalStore, runs: Iterable[RunFolder], *, but: RunFolder | None = None) -> set[str]:
+def _referenced_by(store: Store, runs: Iterable[RunFolder], *, but: RunFolder | None = None) -> set[str]:
     return {identity for run in runs if run != but for identity in referenced(run.ledger, store)}
 
 
-def _refuse_while_jobs_work(store: LocalStore, run: RunFolder) -> None:
+def refuse_while_jobs_work(store: Store, run: RunFolder) -> None:
     """A job may outlive its driver: what is deleted under it would come back."""
     titles = {identity: title for stage in asked(run.ledger, store) for identity, title in stage.units.items()}
     claims = {identity: claim_of(store, identity) for identity in titles}
-    records = {identity: job["job"] for identity, claim in claims.items() if (job := claim.job())}
-    executor = build(summary_of(run).config["executor"], "executor")
-    alive = {identity for identity, state in zip(records, executor.probe(list(records.values())), strict=True) if state != "over"}
+    crew = Crew(Inline())
+    records = {identity: record for identity, claim in claims.items() if (record := crew.left_by(claim))}
+    alive = {identity for identity, look in zip(records, crew.probe(list(records.values())), strict=True) if look.state != "over"}
     alive |= {identity for identity, claim in claims.items() if is_locked(claim.folder / "run.lock")}
     if alive:
         what = f"a job of the run {run.name} is still at work ({titles[min(alive)]})"
         raise RunHeld(f"{what}\n  next: wait for it, or end it, then delete")
 
 
-def _folders(store: LocalStore, identities: Collection[str]) -> list[Path]:
+def _folders(store: Store, identities: Collection[str]) -> list[Path]:
     """All that the store holds of identities: drafts, what was set aside, claims and artifacts."""
     leftovers = [folder for name in ("drafts", "quarantine") if (store.state / name).is_dir() for folder in (store.state / name).iterdir()]
     found = [folder for folder in leftovers if folder.name.partition(".")[0] in identities]
@@ -85,7 +91,7 @@ def _folders(store: LocalStore, identities: Collection[str]) -> list[Path]:
     return found
 
 
-def _empty_trash(store: LocalStore) -> None:
+def _empty_trash(store: Store) -> None:
     """Finish this deletion and any that was cut short."""
     with Lock(store.state / "trash.lock") as lock:
         while not lock.try_acquire():
@@ -94,7 +100,7 @@ def _empty_trash(store: LocalStore) -> None:
             _empty(store, trash)
 
 
-def _empty(store: LocalStore, trash: Path) -> None:
+def _empty(store: Store, trash: Path) -> None:
     """What a deleted run alone referred to follows it into the trash; its ledger, which says what that is, goes last."""
     going = referenced(Ledger(trash / RUN / "ledger"), store) - _referenced_by(store, runs_under(store.state.parent))
     # A sharded stage after its shards: its manifest is what names them.
@@ -112,12 +118,13 @@ def _remove_empty_parents(run: RunFolder) -> None:
         folder.rmdir()
 
 
-def _count(store: LocalStore, identities: Iterable[str]) -> int:
-    return sum(store.object(identity).exists() for identity in identities)
+def _count(store: Store, identities: Iterable[str]) -> int:
+    return sum(store.has(identity) for identity in identities)
 
 
-def _bytes(folders: Iterable[Path]) -> str:
-    size = float(sum(file.lstat().st_size for folder in folders for file in folder.rglob("*") if file.is_file()))
+def in_words(count: int) -> str:
+    """So many bytes, as people say it."""
+    size = float(count)
     for unit in ("bytes", "kB", "MB", "GB"):
         if size < 1000:
             return f"{size:.0f} bytes" if unit == "bytes" else f"{size:.1f} {unit}"

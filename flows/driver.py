@@ -15,11 +15,14 @@ from ratchet.flows.build import build
 from ratchet.flows.compose import OPERATIONS, Config, differing, science, science_hash
 from ratchet.flows.job import job_of
 from ratchet.flows.loop import Journal, Recipe, Stages, self_train
+from ratchet.flows.states import begun
 from ratchet.identity import locate
+from ratchet.infra.crew import Crew
 from ratchet.infra.executors import JobRecord, this_process
 from ratchet.infra.launch import Launcher
+from ratchet.infra.lease import Lease
 from ratchet.infra.ledger import Event, Ledger
-from ratchet.infra.runs import Lease, RunFolder, make_root
+from ratchet.infra.runs import RunFolder, make_root
 from ratchet.infra.store import LocalStore
 from ratchet.rounds import RoundState
 from ratchet.stages import STATE, Stage, knobs_of
@@ -39,6 +42,12 @@ class View:
 
     def attempt(self, stage: Stage, number: int, record: JobRecord, *, attached: bool) -> None:
         """A job for a stage (or a shard of one) was started, or attached to."""
+
+    def seen(self, stage: Stage, words: str) -> None:
+        """Where the stage's job stands, as its executor sees it: `PENDING (Resources)`."""
+
+    def lost(self, stage: Stage, number: int, words: str) -> None:
+        """An attempt was preempted, ran out of walltime or went with its node; another is begun."""
 
     def waiting(self, stage: Stage) -> None:
         """Another run is making the stage."""
@@ -63,6 +72,8 @@ class Recorder(Journal):
     run: RunFolder
     store: LocalStore
     views: Sequence[View]
+    check: Callable[[], None]
+    """Raises if the run is in another driver's hands by now."""
     _places: dict[tuple[Any, ...], str] = field(default_factory=dict[tuple[Any, ...], str])
     _published: dict[str, str] = field(default_factory=dict[str, str])
     _attempted: set[str] = field(default_factory=set[str])
@@ -93,6 +104,7 @@ class Recorder(Journal):
                 self._advanced[event["round"]] = event["state"]
 
     def append(self, kind: str, **fields: Any) -> Event:
+        self.check()
         event = self.ledger.append(kind, **fields)
         self._learn(event)
         return event
@@ -111,6 +123,13 @@ class Recorder(Journal):
         kind = "attached" if attached else "attempt"
         self.append(kind, identity=stage.identity, title=stage.title, attempt=number, job=record)
         self._tell(lambda view: view.attempt(stage, number, record, attached=attached))
+
+    def seen(self, stage: Stage, words: str) -> None:
+        self._tell(lambda view: view.seen(stage, words))
+
+    def lost(self, stage: Stage, number: int, words: str) -> None:
+        self.append("lost", identity=stage.identity, title=stage.title, attempt=number, words=words)
+        self._tell(lambda view: view.lost(stage, number, words))
 
     def waiting(self, stage: Stage) -> None:
         self._tell(lambda view: view.waiting(stage))
@@ -198,10 +217,25 @@ def open_run(run: RunFolder, config: Config, overrides: Sequence[str]) -> None:
                 next=f"take another --name; what is unchanged is shared: `ratchet plan --name NEW {' '.join(overrides)}` shows it",
             )
         return
+    run.ledger.append("run", **opening_of(run, config, overrides))
+    write_config(run, config)
+
+
+def opening_of(run: RunFolder, config: Config, words: Sequence[str]) -> dict[str, Any]:
+    """What a ledger says first: what the run is, and in which words it was asked for."""
     versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "trl", "math-verify")}
-    run.ledger.append(
-        "run", name=run.name, config=config, science=science_hash(config), seed=config["seed"], versions={"ratchet": __version__, **versions}
-    )
+    return {
+        "name": run.name,
+        "config": config,
+        "science": science_hash(config),
+        "seed": config["seed"],
+        "words": list(words),
+        "versions": {"ratchet": __version__, **versions},
+    }
+
+
+def write_config(run: RunFolder, config: Config) -> None:
+    """The config as `run.yaml`, for people to read."""
     import yaml
 
     (run.folder / "run.yaml").write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
@@ -218,16 +252,19 @@ def drive(run: RunFolder, config: Config, *, overrides: Sequence[str] = (), view
     recipe, parts, executor = check(config)
     store = LocalStore(state=make_root(run.root))
     with ExitStack() as stack:
-        stack.enter_context(Lease.take(run))
+        lease = stack.enter_context(Lease.take(run))
         open_run(run, config, overrides)
-        recorder = Recorder(run, store, views)
+        taken_over = begun(run, store)
+        recorder = Recorder(run, store, views, lease.check)
         recorder.append("driver", process=this_process(), command=sys.argv, operations={k: config[k] for k in sorted(OPERATIONS) if k in config})
         pin_threads(executor.cpus_per_task)
         for view in views:
             view.opened(run, config)
-        launcher = Launcher(store=store, executor=executor, job=lambda identity, n: job_of(store, identity, n), watch=recorder)
+        crew = stack.enter_context(Crew(executor, run.name))
+        launcher = Launcher(store=store, executor=crew, job=lambda identity, n: job_of(store, identity, n), watch=recorder)
 
         def make(stages: Sequence[Stage]) -> list[Artifact]:
+            lease.check()  # before anything is submitted
             recorder.asked(stages)
             return [manifest.artifact for manifest in launcher.make(stages)]
 
@@ -235,7 +272,7 @@ def drive(run: RunFolder, config: Config, *, overrides: Sequence[str] = (), view
             return Stages(parts, make, lambda artifact: knobs_of(store.open(artifact.identity)), config["seed"], round)
 
         already = sum(1 for event in run.ledger if event["kind"] == "stopped")
-        state = self_train(recipe, stages, rounds=config["rounds"], on_empty=config["on_empty"], journal=recorder)
+        state = self_train(recipe, stages, rounds=config["rounds"], on_empty=config["on_empty"], journal=recorder, begun=taken_over)
         stops = [event for event in run.ledger if event["kind"] == "stopped"]
         stopped = stops[-1]["reason"] if len(stops) > already else None
         if stopped is None:

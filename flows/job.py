@@ -40,6 +40,7 @@ def job_of(store: Store, identity: str, attempt: int) -> Job:
         identity=identity,
         attempt=attempt,
         verb=spec["verb"],
+        round=spec["round"],
         arguments=("ratchet.flows.job", str(store.state), identity, str(attempt)),
         call=lambda: perform_here(store, identity, attempt),
         log=claim.attempt(attempt) / "log",

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from ratchet.errors import InputError
 from ratchet.flows.units import asked, chosen, claim_of
-from ratchet.infra.runs import STATE, Lease, RunFolder
-from ratchet.infra.store import LocalStore
+from ratchet.infra.lease import Lease
+from ratchet.infra.runs import RunFolder
+from ratchet.infra.stores import store_of
 from ratchet.stages import VERBS
 
 POLL_S = 0.3
@@ -40,7 +41,7 @@ def print_logs(run: RunFolder, round: int | None, verb: str | None, *, follow: b
 
 def _logs(run: RunFolder, round: int | None, verb: str | None, *, yet: bool) -> Iterator[tuple[str, Path]]:
     """The title and log of every attempt, in the order the stages were asked; with `yet`, stages may be missing that come later."""
-    store = LocalStore(state=run.root / STATE)
+    store = store_of(run)
     stages = asked(run.ledger, store)
     seen = set()
     for stage in stages if yet else chosen(stages, round, verb):

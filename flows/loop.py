@@ -255,22 +255,25 @@ class Journal:
         """The run ends before its last round, as planned for such a case."""
 
 
-def self_train(recipe: Recipe, stages: Callable[[int], Stages], *, rounds: int, on_empty: str, journal: Journal) -> RoundState:
+def self_train(
+    recipe: Recipe, stages: Callable[[int], Stages], *, rounds: int, on_empty: str, journal: Journal, begun: RoundState | None = None
+) -> RoundState:
     """Start, then turn the ratchet `rounds` times, measuring after each; return the last state.
 
-    The loop holds no state of its own: asked again it walks the same path over published stages, and goes on where they end.
+    The loop holds no state of its own: asked again it walks the same path over published stages, and goes on where they end. A fork
+    has `begun` already, in a state of another run, and asks for its problems in its first own round.
     """
-    do = stages(0)
-    journal.begins(0, rounds)
+    if begun is not None and begun.round >= rounds:
+        return begun
+    do = stages(begun.round + 1 if begun else 0)
+    journal.begins(do.round, rounds)
     problems, dev = (do.serving(f"{split} problems").propose(split=split) for split in ("train", "dev"))
-    try:
-        begun = recipe.start(do)
-    except NothingSelected as nothing:  # before the first round there is no policy to keep
-        raise InputError(f"{nothing}, so the run cannot start", next="sample more, or begin with a stronger policy") from None
-    state = _measured(recipe, begun, do, journal)
-    for index in range(1, rounds + 1):
-        do = stages(index).taking(**state.roles)
-        journal.begins(index, rounds)
+    state = begun or _started(recipe, do, journal)
+    for index in range(state.round + 1, rounds + 1):
+        if index != do.round:
+            do = stages(index)
+            journal.begins(index, rounds)
+        do = do.taking(**state.roles)
         turn = Round(index=index, state=state, problems=problems, dev=dev)
         note = ""
         try:
@@ -282,6 +285,15 @@ def self_train(recipe: Recipe, stages: Callable[[int], Stages], *, rounds: int, 
             advanced, note = turn.advance(), f"{nothing}; the policy is kept"
         state = _measured(recipe, advanced, do, journal, note=note)
     return state
+
+
+def _started(recipe: Recipe, do: Stages, journal: Journal) -> RoundState:
+    """Round 0, measured."""
+    try:
+        state = recipe.start(do)
+    except NothingSelected as nothing:  # before the first round there is no policy to keep
+        raise InputError(f"{nothing}, so the run cannot start", next="sample more, or begin with a stronger policy") from None
+    return _measured(recipe, state, do, journal)
 
 
 def _measured(recipe: Recipe, state: RoundState, do: Stages, journal: Journal, note: str = "") -> RoundState:

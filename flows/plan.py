@@ -8,13 +8,16 @@ from typing import Any, Literal
 from ratchet.artifacts import Artifact, Grid
 from ratchet.errors import RatchetError
 from ratchet.flows.build import build
+from ratchet.flows.collected import collected
 from ratchet.flows.compose import Config, default_name, differing, science
 from ratchet.flows.driver import recipe_of
 from ratchet.flows.loop import Journal, Stages, self_train
+from ratchet.flows.states import begun, forked_from
 from ratchet.identity import source_digest
 from ratchet.infra.ledger import Event
-from ratchet.infra.runs import STATE, RunFolder, runs_under
-from ratchet.infra.store import LocalStore
+from ratchet.infra.runs import RunFolder, runs_under
+from ratchet.infra.store import Store
+from ratchet.infra.stores import enter
 from ratchet.rounds import RoundState
 from ratchet.stages import Stage, knobs_of
 
@@ -53,9 +56,11 @@ class _RoundPlanned(RatchetError):
 class Planner(Journal):
     """Makes nothing: says of each stage asked what would become of it."""
 
-    store: LocalStore
+    store: Store
     past: Mapping[tuple[Any, ...], Event]
     sources: Mapping[str, str]
+    collected: Mapping[str, Artifact]
+    """What `ratchet gc` deleted."""
     lines: list[Line] = dataclasses.field(default_factory=list)
 
     def make(self, stages: Sequence[Stage]) -> list[Artifact]:
@@ -66,6 +71,9 @@ class Planner(Journal):
             self._say(stage, "unknown", f"depends on {waits}")
             return _pending(stage)
         manifest = self.store.find(stage.identity)
+        if manifest is None and (artifact := self.collected.get(stage.identity)):
+            self._say(stage, "reuse", f"deleted by `gc`, digest {artifact.digest[:8]}; made again only if something needs it")
+            return artifact
         if manifest is None:
             missing = [shard for shard in stage.shards() if not self.store.find(shard.identity)]
             done = len(stage.shards()) - len(missing)
@@ -132,16 +140,17 @@ class Plan:
 
 def plan(root_run: RunFolder, config: Config) -> Plan:
     """Walk the recipe without making anything, up to the end of the round that holds the first missing stage."""
+    store = enter(root_run, config.get("store"))
     past_run = _comparable(root_run, config)
-    events = list(past_run.ledger) if past_run else []
+    events = [event for known in _with_forked(past_run) for event in known.ledger] if past_run else []
     past: dict[tuple[Any, ...], Event] = {}
     for event in events:
         if event["kind"] == "stage":
             past[event["round"], event["verb"], event["ordinal"], event["cell"]] = event
             past[event["round"], event["verb"], event["ordinal"]] = event
     sources = {e["identity"]: e["source"] for e in events if e["kind"] == "published" and e.get("source")}
-    store = LocalStore(state=root_run.root / STATE)
-    planner = Planner(store, past, sources)
+    store.survey(event["identity"] for event in events if event["kind"] == "published")
+    planner = Planner(store, past, sources, collected(root_run.ledger))
     parts = build({key: value for key, value in science(config).items() if key not in ("recipe", "seed", "on_empty")})
 
     def knobs(artifact: Artifact) -> Mapping[str, float]:
@@ -154,7 +163,7 @@ def plan(root_run: RunFolder, config: Config) -> Plan:
 
     planned = config["rounds"]
     try:
-        self_train(recipe_of(config), stages, rounds=config["rounds"], on_empty=config["on_empty"], journal=planner)
+        self_train(recipe_of(config), stages, rounds=config["rounds"], on_empty=config["on_empty"], journal=planner, begun=begun(root_run, store))
     except _RoundPlanned:
         planned = max(line.round for line in planner.lines)
     return Plan(planner.lines, past_run.name if past_run else None, config["rounds"], planned)
@@ -186,6 +195,12 @@ def _comparable(run: RunFolder, config: Config) -> RunFolder | None:
     prefix = default_name(config).rsplit("-", 1)[0]
     same = [other for other in runs_under(run.root) if other.name.startswith(prefix)]
     return max(same, key=lambda other: other.ledger.folder.stat().st_mtime, default=None)
+
+
+def _with_forked(run: RunFolder) -> list[RunFolder]:
+    """A run after the one that it was forked from, whose later rounds its own are compared with."""
+    forked = forked_from(run)
+    return [*([RunFolder(run.root, forked["run"])] if forked else []), run]
 
 
 __all__ = ["Line", "Plan", "RoundState", "plan"]

@@ -26,7 +26,8 @@ from ratchet.flows.compose import Config
 from ratchet.flows.driver import View
 from ratchet.flows.prefect_server import answers, hold, without_collecting
 from ratchet.infra.executors import JobRecord
-from ratchet.infra.runs import Lease, RunFolder
+from ratchet.infra.lease import Lease
+from ratchet.infra.runs import RunFolder
 from ratchet.infra.views import is_network, view_folder
 from ratchet.stages import Stage
 

@@ -9,31 +9,48 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ratchet.errors import RatchetError
+from ratchet.errors import InputError, RatchetError
+from ratchet.flows.collected import collected
+from ratchet.flows.states import forked_from
 from ratchet.flows.units import Asked, asked, chosen, claim_of
 from ratchet.infra.claims import Lock
-from ratchet.infra.runs import STATE, Lease, RunFolder
-from ratchet.infra.store import LocalStore
+from ratchet.infra.runs import RunFolder
+from ratchet.infra.store import Store
+from ratchet.infra.stores import held, store_of
 
 
 def set_aside(run: RunFolder, round: int, verb: str | None) -> list[str]:
     """Set a round's stages aside (only a verb's, if one is given) and what depends on them; returns the titles of those that were there."""
     run.opening()
-    store = LocalStore(state=run.root / STATE)
-    with Lease.take(run):
+    _refuse_what_was_taken_over(run, round)
+    store = store_of(run)
+    gone = collected(run.ledger)
+    with held(run, store) as check:
         stages = asked(run.ledger, store)
         doomed = dependents(stages, _first(stages, chosen(stages, round, verb), verb))
         units = {identity: title for stage in doomed for identity, title in stage.units.items()}
         units |= dict(_states(run, round))
-        there = {identity: title for identity, title in units.items() if store.object(identity).exists()}
+        there = {identity: title for identity, title in units.items() if store.has(identity) or identity in gone}
         # Last made, first taken: whenever this is cut short, what stays has all its inputs.
-        for identity in reversed(there):
+        for identity in reversed([identity for identity in there if store.has(identity)]):
             store.quarantine(identity)
         for identity in units:
             _forget_checkpoints(store, identity)
         if there:
+            check()
             run.ledger.append("retried", round=round, verb=verb, identities=list(there), titles=list(there.values()))
     return [title for title in there.values() if " · shard " not in title]
+
+
+def _refuse_what_was_taken_over(run: RunFolder, round: int) -> None:
+    forked = forked_from(run)
+    if forked and round <= forked["round"]:
+        raise InputError(
+            f"round {round} of {run.name} is that of {forked['run']}, from which it was forked after round {forked['round']}",
+            got=f"--round {round}",
+            allowed=f"{forked['round'] + 1} and later",
+            next=f"`ratchet retry {forked['run']} --round {round}` makes it again there",
+        )
 
 
 def _first(stages: Sequence[Asked], wanted: Sequence[Asked], verb: str | None) -> list[Asked]:
@@ -76,7 +93,7 @@ def _states(run: RunFolder, round: int) -> Iterator[tuple[str, str]]:
             yield event["state"], f"round {event['round']} · state"
 
 
-def _forget_checkpoints(store: LocalStore, identity: str) -> None:
+def _forget_checkpoints(store: Store, identity: str) -> None:
     """A new attempt starts afresh, not from the checkpoints of the one that is set aside; unless a job is at it right now."""
     claim = claim_of(store, identity)
     if claim.scratch.exists():
@@ -91,10 +108,13 @@ def with_command(run: RunFolder, error: RatchetError) -> RatchetError:
     found = re.search(r"corrupted artifact .*?objects/([0-9a-f]{32})", text)
     if not found:
         return error
-    stages = asked(run.ledger, LocalStore(state=run.root / STATE))
+    stages = asked(run.ledger, store_of(run))
     stage = next((stage for stage in stages if found[1] in stage.units), None)
     state = next((e for e in run.ledger if e["kind"] == "advanced" and e["state"] == found[1]), None)
     if stage or state:
-        words = f"--round {stage.round} --stage {stage.verb}" if stage else f"--round {state['round'] if state else 0}"
-        error.args = (text.replace("ratchet retry NAME --round K [--stage VERB]", f"ratchet retry {run.name} {words}"),)
+        round = stage.round if stage else state["round"] if state else 0
+        forked = forked_from(run)
+        name = forked["run"] if forked and round <= forked["round"] else run.name
+        words = f"--round {round}" + (f" --stage {stage.verb}" if stage else "")
+        error.args = (text.replace("ratchet retry NAME --round K [--stage VERB]", f"ratchet retry {name} {words}"),)
     return error

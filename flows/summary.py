@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ratchet.infra.lease import Lease
 from ratchet.infra.ledger import Event
-from ratchet.infra.runs import Lease, RunFolder
+from ratchet.infra.runs import RunFolder
 
 Status = Literal["running", "finished", "stopped", "failed", "interrupted"]
 
@@ -59,6 +60,10 @@ class RunSummary:
     ended: float
     rounds: list[RoundSummary]
     stages: list[StageSummary]
+    forked: Mapping[str, Any] | None
+    """Of a fork: the `run` it was forked from, after which `round`, in which `state`."""
+    forks: list[Mapping[str, Any]]
+    """The runs that were forked from this one, as far as its ledger knows: `name`, `round`, `state`."""
 
     @property
     def rounds_wanted(self) -> int:
@@ -87,9 +92,11 @@ def summary_of(run: RunFolder) -> RunSummary:
         science=opening["science"],
         seed=opening["seed"],
         began=opening["at"],
-        ended=events[-1]["at"],
+        ended=next(event["at"] for event in reversed(events) if event["kind"] != "forked"),
         rounds=[rounds[index] for index in sorted(rounds)],
         stages=stages,
+        forked={name: opening["forked"][name] for name in ("run", "round", "state")} if opening.get("forked") else None,
+        forks=[{name: e[name] for name in ("name", "round", "state")} for e in events if e["kind"] == "forked"],
     )
 
 

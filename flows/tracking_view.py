@@ -10,7 +10,8 @@ from ratchet.flows.compose import Config
 from ratchet.flows.driver import View
 from ratchet.infra.ledger import Event
 from ratchet.infra.runs import RunFolder
-from ratchet.infra.store import LocalStore
+from ratchet.infra.store import Store
+from ratchet.infra.stores import open_store
 from ratchet.infra.tracking import TrackerAway
 
 END_S = 30.0
@@ -33,7 +34,8 @@ class TrackingView(View):
     def opened(self, run: RunFolder, config: Config) -> None:
         # Its own folder object: a ledger keeps what it has read, and the driver goes on writing to the other one.
         mine = RunFolder(run.root, run.name)
-        self._thread = threading.Thread(target=self._work, args=(mine,), daemon=True, name="tracking")
+        store = open_store(config.get("store"), run.state)
+        self._thread = threading.Thread(target=self._work, args=(mine, store), daemon=True, name="tracking")
         self._wake.set()
         self._thread.start()
 
@@ -51,14 +53,14 @@ class TrackingView(View):
         elif isinstance(self._trouble, TrackerAway):
             self.warn("MLflow is behind. The same command again brings it up to date.")
 
-    def _work(self, run: RunFolder) -> None:
+    def _work(self, run: RunFolder, store: Store) -> None:
         over = False
         while not over:
             self._wake.wait()
             self._wake.clear()
             over = self._over.is_set()
             try:
-                self.tracker.ingest(run, LocalStore(state=run.state), driven=not over)
+                self.tracker.ingest(run, store, driven=not over)
                 self._trouble = None
             except Exception as error:  # noqa: BLE001 - the boundary of a view: whatever happens to it, the run goes on
                 self._trouble = error

@@ -11,9 +11,10 @@ from ratchet.errors import InputError, RatchetError
 from ratchet.flows.build import build
 from ratchet.flows.prefect_server import hold
 from ratchet.flows.summary import summary_of
+from ratchet.infra.lease import Lease
 from ratchet.infra.mlflow_server import Server, mlflow_server
-from ratchet.infra.runs import STATE, Lease, RunFolder, runs_under
-from ratchet.infra.store import LocalStore
+from ratchet.infra.runs import STATE, RunFolder, runs_under
+from ratchet.infra.stores import store_of
 from ratchet.infra.tracking import MLflowTracker
 from ratchet.infra.views import view_folder
 
@@ -67,7 +68,7 @@ def _catch_up(tracked: Tracked) -> None:
     """Write into MLflow what it lacks of any run."""
     for run, tracker in tracked.items():
         try:
-            tracker.ingest(run, LocalStore(state=run.state), driven=Lease.is_held(run))
+            tracker.ingest(run, store_of(run), driven=Lease.is_held(run))
         except RatchetError as error:
             _say(f"  {error}")
 

@@ -4,16 +4,14 @@ Used by the verbs that reach for a run's artifacts from outside the loop (`logs`
 is corrupted, so a manifest that cannot be read counts as one that lists no shards; the ledger's attempts name those too.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ratchet.artifacts import MANIFEST
-from ratchet.errors import InputError
+from ratchet.errors import CorruptArtifact, InputError
 from ratchet.infra.claims import Claim
 from ratchet.infra.ledger import Ledger
-from ratchet.infra.store import LocalStore
+from ratchet.infra.store import Store
 
 TRIES = ("attempt", "attached", "failed")
 
@@ -39,7 +37,7 @@ class Asked:
         return {**self.shards, self.identity: self.title}
 
 
-def asked(ledger: Ledger, store: LocalStore) -> list[Asked]:
+def asked(ledger: Ledger, store: Store) -> list[Asked]:
     """Every stage that a run asked for and still would, each at its last identity, in the order they were asked."""
     places: dict[tuple[Any, ...], Asked] = {}
     titles: dict[str, Asked] = {}
@@ -54,6 +52,7 @@ def asked(ledger: Ledger, store: LocalStore) -> list[Asked]:
             titles[event["title"].split(" · shard ")[0]].shards[event["identity"]] = event["title"]
         elif event["kind"] == "published":
             published.setdefault(event["identity"], set()).add(event["digest"])
+    store.survey(stage.identity for stage in places.values())
     for stage in places.values():
         stage.digests = published.get(stage.identity, set())
         for index, identity in enumerate(shards_of(store, stage.identity), start=1):
@@ -61,12 +60,13 @@ def asked(ledger: Ledger, store: LocalStore) -> list[Asked]:
     return list(places.values())
 
 
-def shards_of(store: LocalStore, identity: str) -> list[str]:
+def shards_of(store: Store, identity: str) -> list[str]:
     """The shards that an artifact's manifest lists, as far as it can be read."""
     try:
-        return [part["identity"] for part in json.loads((store.object(identity) / MANIFEST).read_text())["parts"]]
-    except (OSError, ValueError, KeyError, TypeError):
+        manifest = store.find(identity)
+    except CorruptArtifact:
         return []
+    return [part["identity"] for part in manifest.parts] if manifest else []
 
 
 def chosen(stages: list[Asked], round: int | None, verb: str | None) -> list[Asked]:
@@ -82,5 +82,5 @@ def chosen(stages: list[Asked], round: int | None, verb: str | None) -> list[Ask
     return [stage for stage in found if verb is None or stage.verb == verb]
 
 
-def claim_of(store: LocalStore, identity: str) -> Claim:
+def claim_of(store: Store, identity: str) -> Claim:
     return Claim(store.state / "claims" / identity)

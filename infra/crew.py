@@ -6,6 +6,7 @@ asked of its own kind.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from ratchet.infra.claims import Claim
 from ratchet.infra.executors import Ending, Executor, Inline, Job, JobRecord, Local, Look
@@ -15,8 +16,27 @@ from ratchet.infra.executors import Ending, Executor, Inline, Job, JobRecord, Lo
 class Crew:
     """An executor that knows the jobs of every kind."""
 
-    today: Executor
+    configured: Executor
+    owner: str = ""
+    """The run that the jobs are for."""
     _others: dict[str, Executor] = field(default_factory=dict[str, Executor], compare=False, repr=False)
+
+    @cached_property
+    def today(self) -> Executor:
+        """Who gets new jobs."""
+        if getattr(self.configured, "hold", False):
+            from ratchet.infra.allocation import Allocation
+
+            return Allocation(slurm=self.configured, owner=self.owner)  # type: ignore[arg-type]  # only SLURM's has the field
+        return self.configured
+
+    def __enter__(self) -> "Crew":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """The driver is done, or failed; one that detaches leaves its allocation to the driver that comes back."""
+        if kind is None or issubclass(kind, Exception):
+            getattr(self.today, "close", lambda: None)()
 
     @property
     def kind(self) -> str:
@@ -83,8 +103,9 @@ def _by_kind(records: Sequence[JobRecord]) -> dict[str, list[JobRecord]]:
 
 
 def _default(kind: str) -> Executor:
-    if kind == "slurm":
+    if kind in ("slurm", "allocation"):
+        from ratchet.infra.allocation import Allocation
         from ratchet.infra.slurm_executor import Slurm
 
-        return Slurm()
+        return Slurm() if kind == "slurm" else Allocation(slurm=Slurm())
     return Inline() if kind == "inline" else Local()

@@ -30,6 +30,7 @@ class Job:
     identity: str
     attempt: int
     verb: str = ""
+    round: int = 0
     arguments: tuple[str, ...]
     """What follows `python -P -m`."""
     call: Callable[[], None]

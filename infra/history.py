@@ -143,6 +143,19 @@ class History:
     reason: str = ""
     last: Event
 
+    @property
+    def forked(self) -> Mapping[str, Any] | None:
+        """Of a fork: the `run` it was forked from, after which `round`."""
+        return self.opening.get("forked")
+
+    def config_of(self, index: int) -> Mapping[str, Any]:
+        """The config that a round was made with: of one that a fork took over, that of the run it was forked from."""
+        opening: Mapping[str, Any] = self.opening
+        while (forked := opening.get("forked")) and index <= forked["round"]:
+            opening = forked["opening"]
+        found: Mapping[str, Any] = opening["config"]
+        return found
+
     def owner(self, ended: EndedRound) -> Line:
         """The last line that a round belongs to."""
         return next(line for line in reversed(self.lines) if line.rounds.get(ended.index) is ended)
@@ -155,6 +168,7 @@ class History:
 
 def history_of(events: Sequence[Event]) -> History:
     """Read a ledger, oldest event first."""
+    events = [event for event in events if event["kind"] != "forked"]  # it happened to another run
     opening = next(event for event in events if event["kind"] == "run")
     found = History(opening=opening, config=opening["config"], lines=[Line(number=0)], last=events[-1])
     places: dict[int, dict[tuple[Any, ...], Event]] = {}

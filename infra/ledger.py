@@ -1,5 +1,9 @@
 """The ledger: what happened in a run, one event a file, appended and never changed. It is the only truth.
 
+An event's number is its file's name, and a name is given once: of two writers that both believe to hold the run, the second to take a
+number is told so. A run whose store is elsewhere keeps its ledger there (`Remote`); the folder is then a copy that is brought up to
+date when the run is opened, and an event is in it only after it is there.
+
 Kinds of events, in the order a run meets them:
 
 | kind | says |
@@ -9,6 +13,8 @@ Kinds of events, in the order a run meets them:
 | `stage` | a stage was asked: its place (round, verb, ordinal, cell), identity and essence |
 | `attempt` | one try at it (or at one of its shards) was submitted: number, executor, job |
 | `published` | its artifact stands: digest, rows, metrics, seconds, and whether it was found rather than made |
+| `attached` | an attempt of a driver before this one was found alive |
+| `lost` | an attempt was preempted, timed out or gone with its node: the stage is begun again |
 | `failed` | an attempt ended without publishing: state and reason |
 | `decision` | what a controller set, and the artifact with all it was decided on |
 | `advanced` | a round ended: its state's artifact, roles, knobs, metrics |
@@ -20,16 +26,32 @@ import json
 import os
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from ratchet.errors import CorruptArtifact
+from ratchet.errors import CorruptArtifact, InputError, RunHeld
 from ratchet.identity import canonical
-from ratchet.infra.store import sync
+from ratchet.infra.manifests import sync
 
 Event = dict[str, Any]
+
+
+class Remote(Protocol):
+    """Where a ledger is kept when its folder is only a copy."""
+
+    def names(self, after: str = "") -> list[str]:
+        """The events' names, in order; those after one, if it is given."""
+        ...
+
+    def read(self, names: Iterable[str]) -> Mapping[str, bytes]:
+        """Events by name."""
+        ...
+
+    def place(self, name: str, event: bytes) -> bool:
+        """Give an event its name; False if that is taken."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -40,17 +62,21 @@ class Ledger:
     _cache: dict[str, Event] = field(default_factory=dict[str, Event], compare=False, repr=False)
     _last: list[int] = field(default_factory=list[int], compare=False, repr=False)
     """The number of the event that this writer appended last; empty before its first."""
+    _remote: list[Remote] = field(default_factory=list[Remote], compare=False, repr=False)
+    """One, if the ledger follows one."""
 
     def __iter__(self) -> Iterator[Event]:
         """Every event, oldest first."""
-        try:
-            names = sorted(entry.name for entry in os.scandir(self.folder) if entry.name.endswith(".json"))
-        except FileNotFoundError:
-            return
-        for name in names:
+        for name in self._names():
             if name not in self._cache:
                 self._cache[name] = self._read(name)
             yield self._cache[name]
+
+    def _names(self) -> list[str]:
+        try:
+            return sorted((entry.name for entry in os.scandir(self.folder) if _is_event(entry.name)), key=_number)
+        except FileNotFoundError:
+            return []
 
     def _read(self, name: str) -> Event:
         try:
@@ -60,34 +86,77 @@ class Ledger:
         return event
 
     def append(self, kind: str, **fields: Any) -> Event:
-        """Add an event: durable when this returns, and whole or not there at every moment before. Whoever appends holds the lease."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / f".{uuid.uuid4().hex}"
-        number = (self._last[0] if self._last else sum(1 for _ in self)) + 1
-        while True:
-            event = {"kind": kind, "number": number, "at": time.time(), **fields}
-            with temporary.open("wb") as file:
-                file.write(canonical(event))
-                file.flush()
-                os.fsync(file.fileno())
-            name = f"{number:06d}-{kind}.json"
-            if not self._place(temporary, name):
-                number += 1
-                continue
-            self._cache[name] = event
-            self._last[:] = [number]
-            return event
+        """Add an event: durable when this returns, and whole or not there at every moment before. Whoever appends holds the lease.
 
-    def _place(self, temporary: Path, name: str) -> bool:
-        """Give the event its name, unless there is one of that name: `link` never replaces."""
+        RunHeld if the event's number is taken: then another driver has the run in hand by now.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        number = (self._last or [max(map(_number, self._names()), default=0)])[0] + 1
+        event = {"kind": kind, "number": number, "at": time.time(), **fields}
+        name, text = f"{number:06d}.json", canonical(event)
+        if not all(remote.place(name, text) for remote in self._remote) or not self._place(name, text):
+            raise RunHeld(
+                f"another driver wrote event {number} of {self.folder} while this one held the run: it stood still, and the run was taken over\n"
+                "  next: nothing that is published is lost; let the other driver go on, or end it and give the same command again"
+            )
+        self._cache[name] = event
+        self._last[:] = [number]
+        return event
+
+    def _place(self, name: str, text: bytes, *, flush: bool = True) -> bool:
+        """Give the event its name, unless there is another of that name: `link` never replaces."""
+        temporary = self.folder / f".{uuid.uuid4().hex}"
+        with temporary.open("wb") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
         try:
             os.link(temporary, self.folder / name)
-        except FileExistsError:
-            return False
+        except FileExistsError:  # another's; or this one, by a network filesystem's second try or by who copied it from the remote
+            return (self.folder / name).read_bytes() == text
         finally:
             temporary.unlink()
-        sync(self.folder)
+        if flush:
+            sync(self.folder)
         return True
+
+    def follow(self, remote: Remote, where: str) -> None:
+        """Keep this ledger at a remote from now on: bring the copy up to date, and append there first.
+
+        A copy that says what the remote does not is of a run of that name that is gone there: it is put aside.
+        """
+        copied, there = self._names(), remote.names()
+        if copied and not there:
+            raise InputError(
+                f"the ledger in {self.folder} is of a run that {where} knows nothing of: it was made with another store, or was deleted there",
+                next="give the command with the store that it was made with, take another --name, or `ratchet delete` it",
+            )
+        if copied and (not set(copied) <= set(there) or remote.read(there[:1])[there[0]] != (self.folder / copied[0]).read_bytes()):
+            self.folder.rename(self.folder.with_name(f"ledger.stale-{time.time_ns()}"))
+            self._cache.clear()
+            self._last.clear()
+        self._remote[:] = [remote]
+        self.catch_up()
+
+    def catch_up(self) -> None:
+        """Copy what the remote has beyond this folder, in order, so that a copy cut short is one of an earlier moment."""
+        for remote in self._remote:
+            copied = self._names()
+            missing = remote.names(after=copied[-1] if copied else "")
+            events = remote.read(missing)
+            if missing:
+                self.folder.mkdir(parents=True, exist_ok=True)
+            for name in missing:
+                self._place(name, events[name], flush=False)
+
+
+def _is_event(name: str) -> bool:
+    return name.endswith(".json") and not name.startswith(".")
+
+
+def _number(name: str) -> int:
+    """An event's number: `000012.json`, or `000012-stage.json` as it was called once."""
+    return int(name.removesuffix(".json").partition("-")[0])
 
 
 def results(ledger: Iterable[Event]) -> list[tuple[Any, ...]]:

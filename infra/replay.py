@@ -26,7 +26,7 @@ from ratchet.identity import canonical, digest
 from ratchet.infra.figures import curves
 from ratchet.infra.history import EndedRound, History, Line, Step
 from ratchet.infra.runs import RunFolder
-from ratchet.infra.store import LocalStore
+from ratchet.infra.store import Store
 from ratchet.records import Rollout, read_rows
 from ratchet.stages import CELLS
 
@@ -67,7 +67,7 @@ class Replay:
     client: Any
     experiment_id: str
     run: RunFolder
-    store: LocalStore
+    store: Store
     history: History
     driven: bool
     """Whether a driver is at it: without an end in its ledger the run is then under way, and else it was killed."""
@@ -118,6 +118,8 @@ class Replay:
             "ratchet.reason": self.history.reason[:TEXT_LENGTH],
             "mlflow.note.content": f"`ratchet show {self.run.name} --root {self.run.root}`",
         }
+        if forked := self.history.forked:  # a tag and no parent: MLflow would fold away what is to be compared
+            tags |= {"ratchet.forked_from": forked["run"], "ratchet.forked_round": str(forked["round"]), "ratchet.forked_key": forked["key"]}
         name = f"{self.run.name} (superseded {line.number + 1})" if superseded else self.run.name
         found = self._run(found, name, tags, opening["at"])
         if line.replaced_at is None and self.history.status == "open" and self.driven and found.info.status != "RUNNING":
@@ -195,7 +197,7 @@ class Replay:
         model_id, measured = self._model(ended, run_id), self._measured(ended)
         self._log(
             run_id,
-            params=_params(self.history.opening["config"]),
+            params=_params(self.history.config_of(ended.index)),
             metrics=[*_points(ended, model_id=model_id, on=measured), *self._curve(ended)],
             tags={"mlflow.loggedArtifacts": json.dumps(shown)},
         )
@@ -229,7 +231,7 @@ class Replay:
         lineage = {
             "artifact": policy["identity"],
             "digest": policy["digest"],
-            "uri": str(self.store.object(policy["identity"])),
+            "uri": self.store.address(policy["identity"]),
             "made_by": training.verb if training else "an earlier round",
             "parent_policy_digest": training.inputs.get("policy") if training else None,
             "data_digest": training.inputs.get("examples") if training else None,
@@ -258,8 +260,8 @@ class Replay:
                     Dataset(
                         name=_kind(step),
                         digest=step.published["digest"],
-                        source_type="local",
-                        source=json.dumps({"uri": str(self.store.object(step.stage["identity"]))}),
+                        source_type="s3" if self.store.runs else "local",
+                        source=json.dumps({"uri": self.store.address(step.stage["identity"])}),
                         profile=json.dumps({"num_rows": step.published["rows"]}),
                     ),
                     tags=[InputTag("mlflow.data.context", context)],
@@ -302,8 +304,8 @@ class Replay:
         if not self._has(step.stage["identity"]):
             self._missing.append(step.stage["identity"])
             return
-        path = self.store.object(step.stage["identity"]) / CURVE
-        rows = [row for _, row in read_rows(path)] if path.exists() else []
+        path = self.store.file(step.stage["identity"], CURVE)
+        rows = [row for _, row in read_rows(path)] if path else []
         for row in rows[:: math.ceil(len(rows) / CURVE_STEPS) or 1]:
             for name, value in row.items():
                 if name != "step":

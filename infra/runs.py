@@ -1,16 +1,10 @@
-"""Where runs live: the root folder, a run's own folder, and the lease that says which driver has it in hand."""
+"""Where runs live: the root folder, and a run's own folder."""
 
-import json
 import os
-import socket
-import sys
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ratchet.errors import InputError, RunHeld
-from ratchet.identity import canonical
-from ratchet.infra.claims import Lock, is_locked
+from ratchet.errors import InputError
 from ratchet.infra.ledger import Event, Ledger
 
 STATE = ".ratchet"
@@ -83,53 +77,3 @@ def runs_under(root: Path) -> list[RunFolder]:
             found.append(RunFolder(root, str(Path(folder).relative_to(root))))
         names[:] = sorted(name for name in names if name not in (STATE, "ledger"))  # a run's folder may hold others: `nightly/2030-01-01`
     return sorted(found, key=lambda run: run.name)
-
-
-@dataclass(frozen=True)
-class Lease:
-    """One driver at a time holds a run; its lock ends with its process, however that ends."""
-
-    run: RunFolder
-    lock: Lock
-
-    @classmethod
-    def take(cls, run: RunFolder) -> "Lease":
-        """Hold the run, or say who does."""
-        run.folder.mkdir(parents=True, exist_ok=True)
-        lock = Lock(run.folder / "lease")
-        for pause in (0.01, 0.05, 0.2, 0.0):  # who asks `is_held` has it for a moment
-            if lock.try_acquire():
-                break
-            time.sleep(pause)
-        else:
-            raise RunHeld(
-                f"the run {run.name} is held by {cls.holder(run)}\n  next: wait for it, or end that process and give the same command again"
-            )
-        (run.folder / "holder.json").write_bytes(
-            canonical({"host": socket.gethostname(), "pid": os.getpid(), "since": time.time(), "command": sys.argv})
-        )
-        return cls(run, lock)
-
-    @staticmethod
-    def holder(run: RunFolder) -> str:
-        """Who holds a run, in words."""
-        try:
-            who = json.loads((run.folder / "holder.json").read_text())
-        except (FileNotFoundError, ValueError):
-            return "another driver"
-        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(who["since"]))
-        return f"process {who['pid']} on {who['host']} since {since}"
-
-    @staticmethod
-    def is_held(run: RunFolder) -> bool:
-        """Whether a living driver has the run."""
-        return is_locked(run.folder / "lease")
-
-    def release(self) -> None:
-        self.lock.release()
-
-    def __enter__(self) -> "Lease":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.release()

@@ -7,6 +7,7 @@ and a job is known by its id *and* its name, which is its batch's alone, since i
 """
 
 import shlex
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -60,6 +61,8 @@ class Slurm:
     """How often a stage that is preempted, requeued, out of walltime or lost with its node is begun before it counts as failed."""
     slots: int = 1000
     """Jobs in the queue at a time; SLURM's MaxArraySize and the site's limits bound it."""
+    hold: bool = False
+    """One allocation for a whole round, in which its stages run as steps (`allocation.py`)."""
     grace_s: float = 15.0
     """How long after a job's end its result may still become visible on a shared filesystem."""
     patience_s: float = 3600.0
@@ -87,59 +90,79 @@ class Slurm:
         return {"cpus_per_task": 1, **{key: value for key, value in asked.items() if value is not None}}
 
     def submit(self, jobs: Sequence[Job], name: str) -> list[JobRecord]:
+        asked = self.resources_of(jobs[0].verb)
+        executor = self._submitit(jobs[0], name, asked)
+        # A name that is this batch's alone lets no second copy of a job begin. Tasks of one array may wait for each other (seen).
+        more = {"dependency": "singleton"} if len(jobs) == 1 else {}
+        executor.update_parameters(**more, additional_parameters={**executor.parameters["additional_parameters"], "hold": True})
+        return self._submitted(executor, jobs, name)
+
+    def submit_worker(self, job: Job, name: str) -> JobRecord:
+        """Submit a job that nobody has to release, and that is its batch step itself: it ends by itself when nobody needs it."""
+        executor = self._submitit(job, name, self.resources_of(""), python="exec ")  # else bash dies on SIGTERM and Python lives on (seen)
+        executor.update_parameters(use_srun=False)
+        (record,) = self._submitted(executor, [job], name)
+        return record
+
+    def _submitit(self, job: Job, name: str, asked: Mapping[str, Any], python: str = "") -> Any:
+        """submitit's executor for a batch of jobs."""
+        import submitit
+
+        executor = submitit.SlurmExecutor(folder=_folder(job, name), python=f"{python}{shlex.quote(self.python or sys.executable)} -P")
+        parameters = executor._convert_parameters(dict(asked))
+        step = [f"--cpus-per-task={asked['cpus_per_task']}", *parameters.pop("srun_args", ())]  # srun does not take it from sbatch
+        executor.update_parameters(
+            **{**parameters, "additional_parameters": {"requeue": True, **parameters.get("additional_parameters", {})}},
+            job_name=name,
+            setup=[*self.setup, *self._exports(job, int(asked["cpus_per_task"]))],
+            stderr_to_stdout=True,
+            srun_args=step,
+        )
+        return executor
+
+    def _submitted(self, executor: Any, jobs: Sequence[Job], name: str) -> list[JobRecord]:
+        """Submit, and wait for a scheduler that does not answer; what it took without saying so is ended first."""
         deadline = time.monotonic() + self.patience_s
         pause = FASTEST_S
         while True:
             try:
-                ids = self._sbatch(jobs, name)
+                ids = self._sbatch(executor, jobs)
                 break
             except SchedulerAway as error:
                 if time.monotonic() > deadline:
                     raise self._given_up(error) from None
                 time.sleep(pause)
                 pause = min(pause * 2, SLOWEST_S)
-                self._end_held(name)  # what it answered may be lost while what it did stands
-        now = time.monotonic()
+                for _ in range(2):  # its answer may be lost while the jobs stand, and a controller that hung takes them up when it goes on
+                    self._end_held(name)
+                    time.sleep(FASTEST_S)
         self._picture.pause = FASTEST_S
-        self._picture.submitted.update(dict.fromkeys(ids, now))
-        return [{"job_id": id, "name": name, "folder": str(_folder(jobs[0], name))} for id in ids]
+        self._picture.submitted.update(dict.fromkeys(ids, time.monotonic()))
+        return [{"job_id": id, "name": name, "folder": str(executor.folder)} for id in ids]
 
-    def _sbatch(self, jobs: Sequence[Job], name: str) -> list[str]:
-        """Submit held; return the ids in the jobs' order."""
-        import submitit
-
-        asked = self.resources_of(jobs[0].verb)
-        executor = submitit.SlurmExecutor(folder=_folder(jobs[0], name), python=f"{shlex.quote(self.python or sys.executable)} -P")
-        parameters = executor._convert_parameters(asked)
-        more = {"hold": True, "requeue": True, **parameters.pop("additional_parameters", {})}
-        executor.update_parameters(
-            **parameters,
-            job_name=name,
-            setup=[*self.setup, *self._exports(jobs[0], int(asked["cpus_per_task"]))],
-            stderr_to_stdout=True,
-            srun_args=[f"--cpus-per-task={asked['cpus_per_task']}", *parameters.pop("srun_args", ())],  # srun does not take it from sbatch
-            # A name that is this batch's alone lets no second copy of a job begin. Tasks of one array would wait for each other.
-            **({"dependency": "singleton"} if len(jobs) == 1 else {}),
-            additional_parameters=more,
-        )
+    def _sbatch(self, executor: Any, jobs: Sequence[Job]) -> list[str]:
+        """Hand jobs to `sbatch`; return their ids in order."""
         try:
             submitted = executor.map_array(run_in_job, [job.arguments for job in jobs], [str(job.log) for job in jobs])
         except Exception as error:  # noqa: BLE001 - submitit has no type of its own for what sbatch answered
-            raise self._refused(str(error), jobs[0].verb, asked) from None
+            raise self._refused(str(error), jobs[0].verb) from None
         return [str(job.job_id) for job in submitted]
 
     def _exports(self, job: Job, cpus: int) -> list[str]:
         """The environment of a job: the code as it is now, the thread count pinned."""
         code = snapshot(job.modules, job.state / "code")
         pinned = environment(cpus, {})
-        return [f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}", *(f"export {key}={value}" for key, value in pinned.items())]
+        return [
+            f"export PYTHONPATH={shlex.quote(str(code))}${{PYTHONPATH:+:$PYTHONPATH}}",
+            *(f"export {key}={value}" for key, value in pinned.items()),
+        ]
 
-    def _refused(self, said: str, verb: str, asked: Mapping[str, Any]) -> RatchetError:
+    def _refused(self, said: str, verb: str) -> RatchetError:
         lines = [line.strip() for line in said.splitlines() if "sbatch" in line or "slurm" in line.lower()]
         words = "; ".join(dict.fromkeys(lines)) or said.strip().splitlines()[-1]
         if is_silence(said):
             return SchedulerAway(words)
-        got = ", ".join(f"{key}={value}" for key, value in asked.items())
+        got = ", ".join(f"{key}={value}" for key, value in self.resources_of(verb).items())
         return InputError(f"SLURM refuses the jobs of `{verb}`: {words}", got=got, next=f"mend executor.resources.{verb}.… (or .default.…)")
 
     def find(self, name: str, index: int) -> JobRecord | None:
@@ -235,7 +258,9 @@ class Slurm:
             seen = Seen(id, name, "CANCELLED")  # the record of a task that never began vanishes at once, and accounting has none
         restarts = last.restarts if last is not None else 0
         # A node that comes back while a job of its is requeued ends that job unrun: FAILED, and no signal.
-        lost = seen.state in LOST or (seen.state == "FAILED" and restarts > 0 and not seen.code_and_signal[1])
+        unrun = seen.state == "FAILED" and restarts > 0 and not seen.code_and_signal[1]
+        warned = seen.state == "FAILED" and seen.code_and_signal[1] == signal.SIGUSR2  # before it could listen
+        lost = seen.state in LOST or unrun or warned
         log = Path(record["folder"]) / f"{id}_0_log.out" if record.get("folder") else None
         return Ending(words=_words(seen), lost=lost, log=log)
 

@@ -19,7 +19,7 @@ from ratchet.infra.claims import Lock
 from ratchet.infra.history import history_of
 from ratchet.infra.replay import Ingested, Replay
 from ratchet.infra.runs import RunFolder
-from ratchet.infra.store import LocalStore
+from ratchet.infra.store import Store
 from ratchet.infra.views import view_folder
 
 QUIET = {
@@ -57,7 +57,7 @@ class MLflowTracker:
         """Where MLflow is for the runs of a root."""
         return self.uri or os.environ.get("MLFLOW_TRACKING_URI") or local_address(root)
 
-    def ingest(self, run: RunFolder, store: LocalStore, *, driven: bool = False) -> Ingested | None:
+    def ingest(self, run: RunFolder, store: Store, *, driven: bool = False) -> Ingested | None:
         """Write what MLflow lacks of a run, from any state; None if the run is not written down yet.
 
         `driven` says that a driver has the run in hand: without an end in its ledger it is then shown as running, and else as killed.

@@ -79,6 +79,7 @@ class Stage:
         """What a job needs to do the work, as plain data."""
         return {
             "title": self.title,
+            "round": self.round,
             "identity": self.identity,
             "verb": self.verb,
             "component": self.description,

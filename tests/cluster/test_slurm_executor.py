@@ -15,6 +15,7 @@ import pytest
 from ratchet.infra.claims import Claim
 from ratchet.infra.ledger import results
 from ratchet.infra.runs import RunFolder
+from ratchet.infra.slurm_executor import VERBS
 from tests.toys.drive import TOYS, Die, Done, Going, Warm, last_words, wait_until
 
 pytestmark = pytest.mark.usefixtures("slurm")
@@ -79,7 +80,7 @@ def queue() -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def _no_job_is_left() -> Any:
+def _no_job_is_left(root: Path) -> Any:
     yield
     wait_until(lambda: not queue(), "the end of every job of the test", 30)
 
@@ -243,3 +244,38 @@ def test_a_job_runs_the_code_that_its_driver_had(ratchet: Warm, root: Path) -> N
     assert (code / "tests" / "toys" / "parts.py").is_file(), "the user's own components too"
     claim = Claim(root / ".ratchet" / "claims" / events(root, "attempt")[0]["identity"])
     assert "published" == json.loads((claim.attempt(1) / "exit.json").read_text())["state"]
+
+
+HELD = ("executor.hold=true", "executor.resources.default.cpus_per_task=2", *(f"executor.resources.{verb}.cpus_per_task=1" for verb in VERBS))
+
+
+def test_a_round_may_keep_one_allocation(ratchet: Warm, root: Path, whole: Callable[..., list[Any]]) -> None:
+    words = ("recipe=rest_em", "rounds=1", "evaluation.samples=0", "synthesis.rows_per_shard=6", "--name", NAME)
+    done = run(ratchet, root, *words, *HELD)
+    assert 0 == done.code, done.err
+    assert whole(*words) == results(RunFolder(root, NAME).ledger)
+    assert {1} == set(begun(root).values())
+    allocations = {event["round"]: set() for event in events(root, "stage")}
+    rounds = {event["identity"]: event["title"].split(" · ")[0] for event in events(root, "attempt")}
+    for event in events(root, "attempt"):
+        allocations.setdefault(rounds[event["identity"]], set()).add(event["job"]["job_id"])
+    assert [1, 1] == [len(allocations[f"round {n}"]) for n in (0, 1)], "one job a round"
+
+
+def test_a_driver_that_comes_back_attaches_to_the_steps_of_its_allocation(ratchet: Warm, root: Path, whole: Callable[..., list[Any]]) -> None:
+    assert -9 == run(ratchet, root, *LONG, *HELD, die=Die("ratchet.infra.allocation.Allocation.release", 5, "after")).code
+    done = run(ratchet, root, *LONG, *HELD)
+    assert 0 == done.code, done.err
+    assert 2 == len(events(root, "attached"))
+    assert {1} == set(begun(root).values())
+    assert whole(*LONG) == results(RunFolder(root, NAME).ledger)
+
+
+def test_an_allocation_that_is_warned_of_its_end_hands_its_steps_on(ratchet: Warm, root: Path, whole: Callable[..., list[Any]]) -> None:
+    driver = start(ratchet, root, *LONG, *HELD)
+    slurm_says("scancel", "--batch", "--signal=USR2", job_at_work(root))
+    done = driver.wait()
+    assert 0 == done.code, done.err
+    assert whole(*LONG) == results(RunFolder(root, NAME).ledger)
+    assert 1 <= len(events(root, "lost")) <= 2
+    assert 2 == max(begun(root).values())

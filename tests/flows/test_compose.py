@@ -152,3 +152,43 @@ def test_a_sweep_is_one_run_per_combination_with_the_seed_turning_slowest() -> N
         member.name for member in found
     ]
     assert [("star", 1), ("rest_em", 1), ("star", 2), ("rest_em", 2)] == [(m.config["recipe"]["name"], m.config["seed"]) for m in found]
+
+
+@pytest.mark.parametrize(
+    ("words", "key", "with_"),
+    [
+        (["recipe=rest_em", "knobs=temperature"], "knobs", "recipe=b_star"),
+        (["recipe=star", "knobs=both"], "knobs", "recipe=b_star"),  # its own value too: who gives it expects something of it
+        (["recipe=b_star", "control=null", "knobs=fixed"], "knobs", "control=balance"),
+        (["recipe=star", "task=jsonl", "task.train_file=some.jsonl", "hinted=0.3"], "hinted", "task=arithmetic"),
+    ],
+)
+def test_a_key_that_nothing_reads_is_refused_and_what_reads_it_is_named(words: list[str], key: str, with_: str) -> None:
+    with pytest.raises(InputError) as refused:
+        compose(words)
+    assert f"{key} would have no effect" in str(refused.value)
+    assert f"with {with_}\n" in str(refused.value)
+    assert 2 == refused.value.exit_code
+
+
+def test_a_key_of_the_users_own_must_be_read_by_something(tmp_path: Path) -> None:
+    (tmp_path / "synthesis").mkdir()
+    (tmp_path / "synthesis" / "mine.yaml").write_text("_target_: tests.toys.parts.Toss\nsamples: ${tries}\n")
+    assert 7 == compose(["synthesis=mine", "+tries=7"], tmp_path)["synthesis"]["samples"]
+    with pytest.raises(InputError, match="tries would have no effect"):
+        compose(["+tries=7"])
+
+
+@pytest.mark.parametrize(
+    "words", [["knobs=temperature"], ["hinted=0.1"], ["recipe=star", "hinted=0.1"], ["recipe=star", "seed=3", "on_empty=continue"]]
+)
+def test_keys_that_are_read_are_taken_in_every_recipe_that_reads_them(words: list[str]) -> None:
+    config = compose(words)
+    key, _, value = words[-1].partition("=")
+    assert value == str(config[key])
+
+
+def test_a_recipes_own_values_go_before_the_defaults_and_the_users_before_both() -> None:
+    assert (0.2, 0.2) == ((config := compose(["recipe=star"]))["hinted"], config["task"]["hinted"])
+    assert (0.5, 0.5) == ((config := compose(["recipe=star", "hinted=0.5"]))["hinted"], config["task"]["hinted"])
+    assert 0.0 == compose(["recipe=rest_em"])["hinted"]

@@ -21,7 +21,8 @@ from ratchet.flows import prefect_flow, prefect_server
 from ratchet.flows.driver import View
 from ratchet.flows.prefect_flow import Ending, Ticket, in_flow
 from ratchet.flows.prefect_server import hold
-from ratchet.infra.runs import Lease, RunFolder
+from ratchet.infra.lease import Lease
+from ratchet.infra.runs import RunFolder
 from ratchet.stages import Stage
 from tests.flows.test_prefect_server import processes_of, wait_until
 from tests.toys.drive import TOYS

@@ -1,11 +1,12 @@
 """The ledger: in order, whole, and comparable."""
 
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
-from ratchet.errors import CorruptArtifact
+from ratchet.errors import CorruptArtifact, RunHeld
 from ratchet.infra.ledger import Ledger, results
 
 
@@ -49,8 +50,8 @@ def test_an_event_that_is_half_written_is_not_there(ledger: Ledger) -> None:
 
 def test_an_event_that_cannot_be_read_is_named(ledger: Ledger) -> None:
     ledger.append("run")
-    (ledger.folder / "000001-run.json").write_text("{")
-    with pytest.raises(CorruptArtifact, match=r"000001-run.json cannot be read"):
+    (ledger.folder / "000001.json").write_text("{")
+    with pytest.raises(CorruptArtifact, match=r"000001.json cannot be read"):
         list(Ledger(ledger.folder))
 
 
@@ -79,3 +80,47 @@ def test_results_take_the_last_identity_at_a_place(ledger: Ledger) -> None:
     made(ledger, "train", "old", "d")
     made(ledger, "train", "new", "e")
     assert [(1, "train", 0, "", "new", "e")] == results(ledger)
+
+
+def test_of_two_writers_the_second_to_take_a_number_is_told_so(ledger: Ledger) -> None:
+    """A driver that stood still, was taken over, and wakes up: whatever it was about to say is not said."""
+    ledger.append("run")
+    after = Ledger(ledger.folder)
+    after.append("driver")
+    with pytest.raises(RunHeld, match=r"another driver wrote event 2 of (?s:.*)nothing that is published is lost"):
+        ledger.append("stage")
+    after.append("stage")
+    assert ["run", "driver", "stage"] == [event["kind"] for event in Ledger(ledger.folder)]
+    assert [] == [path for path in ledger.folder.iterdir() if path.name.startswith(".")]
+
+
+def test_of_many_writers_at_once_one_a_number_gets_through(root: Path) -> None:
+    told: list[str] = []
+
+    def write(name: str) -> None:
+        try:
+            while True:
+                Ledger(root / "ledger").append("stage", by=name)
+                told.append(name)
+                if len(told) > 60:
+                    return
+        except RunHeld:
+            return
+
+    Ledger(root / "ledger").append("run")
+    threads = [threading.Thread(target=write, args=(f"writer {number}",)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    events = list(Ledger(root / "ledger"))
+    assert list(range(1, len(events) + 1)) == [event["number"] for event in events]
+    assert sorted(told) == sorted(event["by"] for event in events[1:])
+
+
+def test_a_ledger_of_before_is_read_and_gone_on_with(ledger: Ledger) -> None:
+    ledger.folder.mkdir()
+    (ledger.folder / "000001-run.json").write_text('{"kind":"run","number":1}')
+    (ledger.folder / "000002-driver.json").write_text('{"kind":"driver","number":2}')
+    assert 3 == ledger.append("stage")["number"]
+    assert ["run", "driver", "stage"] == [event["kind"] for event in Ledger(ledger.folder)]

@@ -1,16 +1,13 @@
 """Where runs live, and who has one in hand."""
 
 import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-from ratchet.errors import InputError, RunHeld
+from ratchet.errors import InputError
 from ratchet.infra.claims import Claim, Lock, is_locked
-from ratchet.infra.runs import Lease, RunFolder, find_root, make_root, runs_under
+from ratchet.infra.runs import RunFolder, find_root, make_root, runs_under
 
 
 def test_the_root_is_the_option_then_the_variable_then_the_nearest_then_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,33 +47,6 @@ def test_an_unknown_run_is_answered_with_those_there_are(tmp_path: Path) -> None
     RunFolder(tmp_path, "known").ledger.append("run", name="known")
     with pytest.raises(InputError, match=r"(?s)no run 'unknown'.*known"):
         RunFolder(tmp_path, "unknown").opening()
-
-
-HOLDER = """
-import sys, time
-from pathlib import Path
-from ratchet.infra.runs import Lease, RunFolder
-lease = Lease.take(RunFolder(Path(sys.argv[1]), "r"))
-print("held", flush=True)
-time.sleep(60)
-"""
-
-
-def test_a_run_is_held_by_one_driver_until_that_one_dies_however_it_dies(tmp_path: Path) -> None:
-    run = RunFolder(tmp_path, "r")
-    assert not Lease.is_held(run)
-    holder = subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE, text=True)
-    assert holder.stdout is not None
-    assert "held\n" == holder.stdout.readline()
-    assert Lease.is_held(run)
-    with pytest.raises(RunHeld, match=f"held by process {holder.pid} on "):
-        Lease.take(run)
-    holder.send_signal(signal.SIGKILL)
-    holder.wait()
-    assert not Lease.is_held(run)
-    with Lease.take(run):
-        assert Lease.is_held(run)
-    assert not Lease.is_held(run)
 
 
 def test_asking_who_holds_a_run_needs_no_right_to_write_and_makes_no_file(tmp_path: Path) -> None:

@@ -1,4 +1,8 @@
-"""A policy that is one number, so that every recipe runs for real, stage by stage, in a second and without torch."""
+"""A policy that is one number, so that every recipe runs for real, stage by stage, in a second and without torch.
+
+What is slow for real keeps what it did in its scratch folder here too: an attempt goes on where the one before was cut off. With
+`RATCHET_TEST_DRAWS` naming a file, every completion drawn and every step taken is a line in it, so that repeated work can be counted.
+"""
 
 import json
 import os
@@ -8,8 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from ratchet.interruption import safe_point
 from ratchet.protocols import Decision, Metrics, Report
 from ratchet.records import Demonstration, Problem, Rollout
 
@@ -22,6 +27,39 @@ def crash_point(where: str) -> None:
     with suppress(FileExistsError):  # of two shards that come here at once, one dies
         os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
         os.kill(os.getpid(), 9)
+
+
+def feast() -> None:
+    """Eat 900 MB and wait for whoever kills for that, once, if there is the file that `RATCHET_TEST_FEAST` names."""
+    with suppress(KeyError, FileNotFoundError):
+        Path(os.environ["RATCHET_TEST_FEAST"]).unlink()  # of two jobs that come here at once, one eats
+        eaten = b"." * 900_000_000
+        time.sleep(20)
+        del eaten
+
+
+def count(unit: str, piece: str) -> None:
+    """Add a line for a piece of work that is done now. The clock is the kernel's: it is the same for all processes and never set."""
+    if path := os.environ.get("RATCHET_TEST_DRAWS"):
+        line = {"unit": unit, "piece": piece, "at": time.monotonic(), "pid": os.getpid(), "job": os.environ.get("SLURM_JOB_ID")}
+        with Path(path).open("ab", buffering=0) as lines:
+            lines.write(json.dumps(line).encode() + b"\n")
+
+
+def kept(path: Path) -> Any:
+    """What an attempt before this one left in its scratch folder, or None."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
+
+
+def keep(path: Path, value: object) -> None:
+    """Leave something for the attempt after this one, and stop here if that was asked."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(json.dumps(value))
+    draft.replace(path)
+    safe_point()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,14 +99,23 @@ class Toss:
 
     def synthesize(self, policy: Path, problems: Sequence[Problem], *, seed: int, scratch: Path) -> Iterator[Rollout]:
         skill = json.loads((policy / "policy.json").read_text())["skill"]
-        for problem in problems:
-            for sample in range(self.samples):
-                time.sleep(self.seconds)
-                crash_point("synthesize")
-                rng = random.Random(f"{seed}/{problem.id}/{sample}/{self.temperature}")
-                right = rng.random() < skill + (0.3 if problem.shown else 0.0)
-                text = f"#{problem.reference}" if right else f"#{rng.randrange(90, 99)}"
+        unit = f"synthesize {seed} {skill} {self.temperature} {problems[0].id}"
+        for row, problem in enumerate(problems):
+            drawn = kept(scratch / f"drawn-{row}.json")
+            if drawn is None:
+                drawn = [self._draw(problem, sample, skill, seed, unit) for sample in range(self.samples)]
+                keep(scratch / f"drawn-{row}.json", drawn)
+            for sample, text in enumerate(drawn):
                 yield Rollout(problem_id=problem.id, sample=sample, prompt=problem.prompt, completion=text, reference=problem.reference, tokens=3)
+
+    def _draw(self, problem: Problem, sample: int, skill: float, seed: int, unit: str) -> str:
+        feast()
+        time.sleep(self.seconds)
+        crash_point("synthesize")
+        count(unit, f"{problem.id}/{sample}")
+        rng = random.Random(f"{seed}/{problem.id}/{sample}/{self.temperature}")
+        right = rng.random() < skill + (0.3 if problem.shown else 0.0)
+        return f"#{problem.reference}" if right else f"#{rng.randrange(90, 99)}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +155,9 @@ class Unsolved:
 
 @dataclass(frozen=True, kw_only=True)
 class Practice:
-    """Each example raises the skill a little; `training_state` goes on counting steps."""
+    """Each example raises the skill a little; `training_state` goes on counting steps. Takes `seconds`, in as many checkpoints as `STEPS`."""
+
+    STEPS: ClassVar[int] = 5
 
     gain: float = 0.01
     inherit: str = "weights"
@@ -116,8 +165,11 @@ class Practice:
 
     def train(self, policy: Path, examples: Sequence[Demonstration], *, out: Path, scratch: Path, seed: int) -> Metrics:
         crash_point("train")
-        time.sleep(self.seconds)
         old = json.loads((policy / "policy.json").read_text())
+        for step in range(kept(scratch / "steps.json") or 0, self.STEPS if self.seconds else 0):
+            time.sleep(self.seconds / self.STEPS)
+            count(f"train {seed} {old} {len(examples)}", str(step))
+            keep(scratch / "steps.json", step + 1)
         skill = min(0.95, old["skill"] + self.gain * len(examples))
         steps = (old["steps"] if self.inherit == "training_state" else 0) + len(examples)
         (out / "policy.json").write_text(json.dumps({"skill": skill, "steps": steps}))

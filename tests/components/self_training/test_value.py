@@ -46,6 +46,21 @@ def test_it_learns_to_tell_good_from_bad_on_problems_it_did_not_see(base, tmp_pa
     assert value_of(out, "3?", "+=\nyes")[-1] > 0.8 > 0.2 > value_of(out, "3?", "+=\nno")[-1]
 
 
+RARE = [Demonstration(prompt="1?", completion="+=\nmaybe\n", problem_id=str(n), label=float(n == 0)) for n in range(10)]
+
+
+@pytest.mark.parametrize(("balanced", "value"), [(False, 0.1), (True, 0.5)])
+def test_what_cannot_be_told_is_worth_its_share_of_right_or_one_half_where_right_and_wrong_weigh_alike(base, tmp_path, balanced, value):
+    out, _, _ = trained(tmp_path, "out", base, examples=RARE, balanced=balanced, batch_size=10, steps=200, held_out=0.0)
+    assert value == pytest.approx(value_of(out, "1?", "+=\nmaybe")[-1], abs=0.02)
+
+
+def test_balanced_with_labels_on_one_side_only_is_as_unbalanced(base, tmp_path):
+    _, plain, _ = trained(tmp_path, "plain", base, examples=GOOD, steps=5)
+    _, balanced, _ = trained(tmp_path, "balanced", base, examples=GOOD, steps=5, balanced=True)
+    assert plain == balanced
+
+
 @pytest.mark.parametrize("body_learning_rate", [0.0, 1e-3])
 def test_a_prefix_is_worth_the_same_alone_and_inside_a_whole_completion(base, tmp_path, body_learning_rate):
     out, _, _ = trained(tmp_path, "out", base, body_learning_rate=body_learning_rate)

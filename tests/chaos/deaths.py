@@ -1,0 +1,262 @@
+"""The deaths: each strikes a run that goes on, at a moment that its random numbers choose.
+
+`codes` are the exit codes that a driver may end with because of it, besides 0. `begins` is how many times more it may make a unit begin
+whose job it hit; most may not at all. None may make anything be published twice, or let two jobs be at one unit.
+"""
+
+import random
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from tests.chaos.world import Missed, Strike, World
+from tests.toys.drive import Die
+
+Act = Callable[[World, random.Random], Any]
+
+EXECUTOR = "ratchet.infra.slurm_executor.Slurm"
+APPEND = "ratchet.infra.ledger.Ledger.append"
+KILLED, FAILED, HELD, INTERRUPTED = -signal.SIGKILL, 1, 3, 130
+
+
+@dataclass(frozen=True, kw_only=True)
+class Death:
+    """A kind of death."""
+
+    name: str
+    act: Act
+    """Does it; returns the identities of the units whose jobs it hit, or None if that is any that was alive meanwhile."""
+    codes: tuple[int, ...]
+    begins: int
+    slow: bool
+    """It takes longer than a test that runs with every change may."""
+
+    def strike(self, world: World, rng: random.Random) -> Strike:
+        with world.strike(self.name, self.codes, self.begins) as strike:
+            hit = self.act(world, rng)
+            strike.victims = None if hit is None else frozenset(hit)
+        return strike
+
+
+DEATHS: dict[str, Death] = {}
+
+
+def death(*codes: int, begins: int = 0, slow: bool = False) -> Callable[[Act], Act]:
+    def enter(act: Act) -> Act:
+        DEATHS[act.__name__] = Death(name=act.__name__, act=act, codes=codes, begins=begins, slow=slow)
+        return act
+
+    return enter
+
+
+# Of the driver
+
+
+@death(KILLED)
+def driver_killed_at_any_moment(world: World, rng: random.Random) -> None:
+    world.during(rng.uniform(0, 1.5))
+    world.kill()
+
+
+@death(KILLED)
+def driver_killed_at_a_ledger_write(world: World, rng: random.Random) -> None:
+    world.doomed(Die(APPEND, rng.randint(1, 10), rng.choice(("before", "after"))))
+
+
+@death(KILLED)
+def driver_killed_before_the_submit(world: World, rng: random.Random) -> None:
+    world.doomed(Die(f"{EXECUTOR}._sbatch", rng.randint(1, 3), "before"))
+
+
+@death(KILLED)
+def driver_killed_between_submit_and_record(world: World, rng: random.Random) -> None:
+    world.doomed(Die(f"{EXECUTOR}._sbatch", rng.randint(1, 3), "after"))
+
+
+@death(KILLED)
+def driver_killed_at_a_record(world: World, rng: random.Random) -> None:
+    """Of an array, the jobs before it are recorded, and those after it are not."""
+    world.doomed(Die("ratchet.infra.claims.Claim.record", rng.randint(1, 4), rng.choice(("before", "after"))))
+
+
+@death(KILLED)
+def driver_killed_between_record_and_release(world: World, rng: random.Random) -> None:
+    world.doomed(Die(f"{EXECUTOR}.release", rng.randint(1, 3), "before"))
+
+
+@death(KILLED)
+def driver_killed_after_the_release(world: World, rng: random.Random) -> None:
+    world.doomed(Die(f"{EXECUTOR}.release", rng.randint(1, 3), "after"))
+
+
+@death(INTERRUPTED)
+def driver_interrupted(world: World, rng: random.Random) -> None:
+    world.during(rng.uniform(0.5, 1.5))
+    world.kill(signal.SIGINT)
+
+
+@death()
+def driver_frozen(world: World, rng: random.Random) -> None:
+    world.go(lambda: world.pid)
+    if (pid := world.pid) is None:
+        raise Missed
+    with world.stopped(pid):
+        time.sleep(rng.uniform(1, 4))
+
+
+@death(HELD)
+def more_drivers_at_once(world: World, rng: random.Random) -> None:
+    world.others(rng.randint(2, 4))
+
+
+# Of jobs
+
+
+@death(FAILED, begins=1)
+def job_cancelled(world: World, rng: random.Random) -> set[str]:
+    id, identity, _ = world.job_at_work()
+    world.cluster.says("scancel", id)
+    world.during(2)
+    return {identity}
+
+
+@death(begins=1)
+def job_requeued(world: World, rng: random.Random) -> set[str]:
+    id, identity, _ = world.job_at_work()
+    world.cluster.says("scontrol", "requeue", id, must=False)  # it may be over by now
+    return {identity}
+
+
+@death(begins=1)
+def jobs_preempted(world: World, rng: random.Random) -> None:
+    world.job_at_work()
+    id = world.cluster.says("sbatch", "--parsable", "-p", "high", "-N", "2", "--exclusive", "-o", "/dev/null", "--wrap", f"sleep {rng.randint(1, 4)}")
+    world.go(lambda: not world.cluster.says("squeue", "-h", "-j", id, must=False))
+
+
+@death(begins=1)
+def job_warned_of_its_walltime(world: World, rng: random.Random) -> set[str]:
+    id, identity, _ = world.job_at_work()
+    world.cluster.says("scancel", "--signal=USR2", id)
+    return {identity}
+
+
+@death(begins=1, slow=True)
+def job_out_of_walltime(world: World, rng: random.Random) -> set[str]:
+    """A job that hangs when it is warned; Slurm looks at the time twice a minute."""
+    id, identity, pid = world.job_at_work()
+    with world.stopped(pid):
+        world.cluster.says("scontrol", "update", f"JobId={id}", "EndTime=now", must=False)
+        world.go(lambda: not world.cluster.says("squeue", "-h", "-t", "running", "-j", id, must=False))
+    return {identity}
+
+
+@death(FAILED, begins=1)
+def job_out_of_memory(world: World, rng: random.Random) -> None:
+    feast = world.feast()
+    world.go(lambda: not feast.exists())
+    world.during(3)
+    if feast.exists():
+        feast.unlink()
+        raise Missed
+
+
+@death()
+def job_suspended(world: World, rng: random.Random) -> set[str]:
+    id, identity, _ = world.job_at_work()
+    world.cluster.says("scontrol", "suspend", id, must=False)
+    world.during(rng.uniform(1, 4))
+    world.cluster.says("scontrol", "resume", id, must=False)
+    return {identity}
+
+
+# Of the cluster
+
+
+@death()
+def controller_restarted(world: World, rng: random.Random) -> None:
+    world.cluster("stop-controller")
+    try:
+        world.during(rng.uniform(0, 4))
+    finally:
+        world.cluster("start-controller")
+
+
+@death()
+def controller_hangs(world: World, rng: random.Random) -> None:
+    """A submission meanwhile is said to have failed, and is done when the controller goes on."""
+    with world.cluster.frozen("slurmctld"):
+        world.during(rng.uniform(2, 8))
+
+
+@death()
+def node_drained(world: World, rng: random.Random) -> None:
+    node = rng.choice(("node1", "node2"))
+    world.cluster.says("scontrol", "update", f"NodeName={node}", "State=DRAIN", "Reason=chaos")
+    world.during(rng.uniform(1, 4))
+    world.cluster.says("scontrol", "update", f"NodeName={node}", "State=RESUME")
+
+
+@death(begins=1)
+def node_down(world: World, rng: random.Random) -> None:
+    world.job_at_work()
+    node = rng.choice(("node1", "node2"))
+    world.cluster.says("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=chaos")
+    world.during(rng.uniform(1, 4))
+    world.cluster.says("scontrol", "update", f"NodeName={node}", "State=RESUME")
+
+
+@death()
+def node_daemon_restarted(world: World, rng: random.Random) -> None:
+    node = rng.choice("12")
+    world.cluster("kill-node", node)
+    world.during(rng.uniform(0, 2))
+    world.cluster("start-node", node)
+
+
+@death(FAILED, begins=1, slow=True)
+def node_lost(world: World, rng: random.Random) -> None:
+    """With its jobs; it is back before, or after, it is missed."""
+    world.job_at_work()
+    node = rng.choice("12")
+    world.cluster("kill-node", node, "--with-jobs")
+    world.during(rng.choice((0.0, 5.0, 25.0)))
+    world.cluster("start-node", node)
+
+
+@death(begins=1, slow=True)
+def node_cut_off(world: World, rng: random.Random) -> None:
+    """Its jobs go on while others take their place."""
+    world.job_at_work()
+    node = rng.choice("12")
+    world.cluster("kill-node", node)
+    world.during(25)
+    world.cluster("start-node", node)
+
+
+@death()
+def accounting_down(world: World, rng: random.Random) -> None:
+    world.cluster("stop-accounting")
+    try:
+        world.during(rng.uniform(1, 4))
+    finally:
+        world.cluster("start-accounting")
+
+
+# Of what lies below
+
+
+@death(FAILED, begins=1)
+def disk_full(world: World, rng: random.Random) -> None:
+    world.during(rng.uniform(0, 1.5))
+    with world.cluster.full():
+        end = time.monotonic() + rng.uniform(1, 3)
+        world.go(lambda: time.monotonic() > end, restart=False)
+
+
+@death()
+def clocks_wrong(world: World, rng: random.Random) -> None:
+    """By less than the five minutes that munge allows; from now on, for whoever starts."""
+    world.clocks({whose: rng.uniform(-290, 290) for whose in ("driver", "node1", "node2")})

@@ -1,0 +1,91 @@
+"""What the queue showed while a run was disturbed, looked at five times a second, and which stage each job was for."""
+
+import json
+import threading
+import time
+from collections import defaultdict
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ratchet.infra.claims import INTERRUPTED, Claim
+from tests.chaos.cluster import Cluster
+
+EVERY_S = 0.2
+
+Place = tuple[str, int]
+"""A batch's name, and a job's index in it."""
+Attempt = tuple[str, int]
+"""A unit's identity, and the number of the attempt."""
+
+
+@dataclass
+class Watcher:
+    """Looks on in a thread of its own from `start` to `stop`."""
+
+    cluster: Cluster
+    root: Path
+    units: dict[Place, Attempt] = field(default_factory=dict[Place, Attempt])
+    jobs: dict[str, Place] = field(default_factory=dict[str, Place])
+    alive: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """When a unit had a living job."""
+    twice: list[str] = field(default_factory=list[str])
+    """Units that had two at a time."""
+
+    def start(self) -> None:
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._go, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _go(self) -> None:
+        while not self._over.wait(EVERY_S):
+            with suppress(AssertionError):  # the controller does not answer
+                self.look()
+
+    def look(self) -> None:
+        self._learn()
+        queue = [line.split() for line in self.cluster.queue()]
+        now = time.monotonic()
+        self._learn()
+        living = defaultdict(list)
+        for id, name, state in queue:
+            self.jobs[id] = place = name, int(id.partition("_")[2] or 0)
+            attempt = self.units.get(place)
+            if attempt and state != "COMPLETING" and not self._is_done(*attempt):
+                living[attempt[0]].append(f"{id} {state}")
+        for identity, jobs in living.items():
+            self.alive[identity].append(now)
+            if len(jobs) > 1:
+                self.twice.append(f"{identity[:8]} had {len(jobs)} living jobs at once: {', '.join(jobs)}")
+
+    def _learn(self) -> None:
+        for folder in (self.root / ".ratchet" / "claims").glob("*"):
+            claim = Claim(folder)
+            if intent := read(lambda claim=claim: claim.intent()):
+                self.units[intent["name"], intent["index"]] = folder.name, intent["attempt"]
+            if (job := read(lambda claim=claim: claim.job())) and "job_id" in job["job"]:
+                self.units[job["job"]["name"], int(job["job"]["job_id"].partition("_")[2] or 0)] = folder.name, job["attempt"]
+
+    def _is_done(self, identity: str, attempt: int) -> bool:
+        """Whether the attempt said its last word: its job is only about to leave."""
+        word = read(lambda: Claim(self.root / ".ratchet" / "claims" / identity).exit(attempt))
+        return bool(word) and word["state"] != INTERRUPTED
+
+    def strangers(self) -> list[str]:
+        """Jobs that belonged to no claim at any moment."""
+        return sorted({f"{id} {name}" for id, (name, index) in self.jobs.items() if (name, index) not in self.units})
+
+    def was_alive(self, identity: str, since: float, until: float) -> bool:
+        """Whether a unit had a living job at some time of a span, widened by what may have been between two looks."""
+        return any(since - 1 <= at <= until + 1 for at in self.alive[identity])
+
+
+def read(what):  # type: ignore[no-untyped-def]
+    """A claim's file while others write it."""
+    with suppress(OSError, json.JSONDecodeError):
+        return what()
+    return None

@@ -1,0 +1,274 @@
+"""One run under one schedule of deaths: the same command again until it is done, and a record of all that happened meanwhile."""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ratchet.infra.claims import Claim
+from ratchet.infra.executors import start_time
+from ratchet.infra.ledger import results
+from ratchet.infra.runs import RunFolder
+from tests.chaos import clock
+from tests.chaos.cluster import Cluster
+from tests.chaos.watch import Watcher, read
+from tests.toys.drive import TOYS, Die, Done, Going, Warm
+
+NAME = "run"
+SCIENCE = ("recipe=rest_em", "rounds=1", "evaluation.samples=0", "synthesis.rows_per_shard=6", "synthesis.seconds=0.05", "training.seconds=0.5")
+"""Fourteen batches of jobs, four of them arrays of two; 16 s if nothing disturbs them."""
+LIMIT_S = 240.0
+
+
+class Missed(Exception):
+    """There was nothing left for a death to strike."""
+
+
+class Endless(AssertionError):
+    """A run does not end."""
+
+
+@dataclass
+class Strike:
+    """A death that was dealt, and what is known of what it hit."""
+
+    name: str
+    codes: frozenset[int]
+    """Exit codes that it may give a driver; 0 always may be."""
+    begins: int
+    """How many times more it may make each unit begin that it hit."""
+    began: float
+    ended: float = float("inf")
+    victims: frozenset[str] | None = None
+    """The units that it hit; None: any that had a living job meanwhile."""
+    missed: bool = False
+
+
+@dataclass
+class Life:
+    """A driver, from its start to its end."""
+
+    began: float
+    ended: float
+    code: int
+    err: str
+
+
+@dataclass
+class World:
+    """A root on the cluster's disk, and its run."""
+
+    cluster: Cluster
+    ratchet: Warm
+    root: Path
+    strikes: list[Strike] = field(default_factory=list[Strike])
+    lives: list[Life] = field(default_factory=list[Life])
+    log: list[str] = field(default_factory=list[str])
+    done: bool = False
+    """A driver ended with exit code 0."""
+
+    def __post_init__(self) -> None:
+        self._born = time.monotonic()
+        self._driver: tuple[Going, float] | None = None
+        self.beside = self.cluster.state / "beside" / self.root.name  # not on the disk that is filled
+        self.beside.mkdir(parents=True)
+        self.clocks({})
+        self.python = self.beside / "python"
+        self.python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -P "{clock.__file__}" "$@"\n')
+        self.python.chmod(0o755)
+        self.watcher = Watcher(self.cluster, self.root)
+        self.watcher.start()
+
+    # The run
+
+    @property
+    def env(self) -> dict[str, str]:
+        names = {"RATCHET_TEST_DRAWS": "draws", "RATCHET_TEST_FEAST": "feast", "RATCHET_TEST_CLOCKS": "clocks"}
+        return {**self.cluster.env, **{name: str(self.beside / file) for name, file in names.items()}}
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        return ("run", *TOYS, *SCIENCE, "--name", NAME, "executor=slurm", "executor.grace_s=3", f"executor.python={self.python}", "--no-prefect")
+
+    @property
+    def run(self) -> RunFolder:
+        return RunFolder(self.root, NAME)
+
+    @property
+    def results(self) -> list[Any]:
+        return results(self.run.ledger)
+
+    def claims(self) -> list[Claim]:
+        with suppress(FileNotFoundError):
+            return [Claim(folder) for folder in (self.root / ".ratchet" / "claims").iterdir()]
+        return []
+
+    def published(self) -> int:
+        """How many artifacts there are."""
+        with suppress(FileNotFoundError):
+            return len(os.listdir(self.root / ".ratchet" / "objects"))
+        return 0
+
+    def say(self, words: str) -> None:
+        self.log.append(f"{time.monotonic() - self._born:6.1f} s  {words}")
+
+    # The driver
+
+    def command(self, die: Die | None = None) -> Going:
+        return self.ratchet.start(*self.words, root=self.root, env=self.env, die=die, main="tests.chaos.clock.main")
+
+    def start(self, die: Die | None = None) -> None:
+        self._driver = self.command(die), time.monotonic()
+
+    @property
+    def pid(self) -> int | None:
+        """The driver's process, if it lives."""
+        return self._driver[0].pid if self._driver and start_time(self._driver[0].pid) else None
+
+    def settle(self) -> None:
+        """Write down how the driver ended, if it did."""
+        if self._driver and self.pid is None:
+            going, began = self._driver
+            self._driver = None
+            self.ended(going.wait(), began)
+
+    def ended(self, done: Done, began: float) -> None:
+        self.lives.append(Life(began, time.monotonic(), done.code, done.err))
+        last = [line for line in done.err.strip().splitlines() if line][:2]
+        self.say(f"a driver ended with {done.code}" + (f": {' / '.join(last)}" if done.code > 0 else ""))
+        self.done = self.done or done.code == 0
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """A signal to the driver, if it lives, and see it gone."""
+        if pid := self.pid:
+            os.kill(pid, number)
+            while self.pid:
+                time.sleep(0.01)
+        self.settle()
+
+    def go(self, until: Callable[[], Any], *, restart: bool = True) -> None:
+        """Keep the command going until something is so, or the run is done."""
+        while not until():
+            self.settle()
+            if self.done:
+                return
+            if self._driver is None and restart:
+                self.start()
+            if time.monotonic() - self._born > LIMIT_S:
+                raise Endless(f"not done after {LIMIT_S:.0f} s")
+            time.sleep(0.02)
+
+    def during(self, seconds: float) -> None:
+        """Keep the command going for a while."""
+        end = time.monotonic() + seconds
+        self.go(lambda: time.monotonic() > end)
+
+    def finish(self) -> None:
+        self.go(lambda: False)
+
+    def end(self) -> None:
+        """No driver and no watcher any more."""
+        self.kill()
+        self.watcher.stop()
+
+    # What a death may want to know or do
+
+    @contextmanager
+    def strike(self, name: str, codes: Iterable[int], begins: int) -> Iterator[Strike]:
+        strike = Strike(name, frozenset(codes), begins, time.monotonic())
+        self.strikes.append(strike)
+        self.say(f"strikes: {name}")
+        try:
+            yield strike
+        except Missed:
+            strike.missed = True
+            self.say(f"{name} found nothing left to strike")
+        finally:
+            strike.ended = time.monotonic()
+            if strike.victims:
+                self.say(f"{name} hit {', '.join(sorted(identity[:8] for identity in strike.victims))}")
+
+    def doomed(self, die: Die) -> None:
+        """A driver that dies at a certain instruction."""
+        self.kill()
+        if self.done:
+            raise Missed
+        self.start(die)
+        self.go(lambda: self._driver is None, restart=False)
+        if self.lives[-1].code != -signal.SIGKILL:
+            raise Missed
+
+    def others(self, count: int) -> None:
+        """The same command, so many times more at once: all but one find the run held."""
+        self.settle()
+        going = [(self.command(), time.monotonic()) for _ in range(count + (self._driver is None))]
+        going += [self._driver] if self._driver else []
+        self._driver = None
+        self.go(lambda: sum(start_time(other.pid) is not None for other, _ in going) <= 1, restart=False)
+        alive = [entry for entry in going if start_time(entry[0].pid)]
+        for other, began in [entry for entry in going if entry not in alive]:
+            self.ended(other.wait(), began)
+        self._driver = alive[0] if alive else None
+
+    @contextmanager
+    def stopped(self, pid: int) -> Iterator[None]:
+        """A process that stands still."""
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    def job_at_work(self) -> tuple[str, str, int]:
+        """A job that has begun work of some length and has not ended it: its id, its unit's identity, and its process."""
+        found: list[tuple[str, str, int]] = []
+        self.go(lambda: found.extend(self._at_work()) or found)
+        if not found:
+            raise Missed
+        return found[0]
+
+    def _at_work(self) -> Iterator[tuple[str, str, int]]:
+        for claim in self.claims():
+            job = read(claim.job)
+            if not job or read(lambda claim=claim: claim.spec())["verb"] not in ("synthesize", "train"):
+                continue
+            with suppress(OSError, ValueError, IndexError):
+                start = json.loads((claim.attempt(job["attempt"]) / "starts").read_text().splitlines()[-1])
+                if claim.exit(job["attempt"]) is None and start_time(start["pid"]):
+                    yield job["job"]["job_id"], claim.folder.name, start["pid"]
+
+    def clocks(self, ahead: Mapping[str, float]) -> None:
+        """Set the clocks of whoever starts from now on."""
+        (self.beside / "clocks").write_text(json.dumps(ahead))
+
+    def feast(self) -> Path:
+        """The invitation to the next job that draws: its work shall not fit its memory. Gone when it was accepted."""
+        path = self.beside / "feast"
+        path.touch()
+        return path
+
+    def draws(self) -> list[dict[str, Any]]:
+        """Every piece of work that was done, in its order."""
+        with suppress(FileNotFoundError):
+            lines = [json.loads(line) for line in (self.beside / "draws").read_text().splitlines()]
+            return sorted(lines, key=lambda line: line["at"])
+        return []
+
+    def starts(self) -> dict[str, int]:
+        """How often each unit's work was begun."""
+        return {c.folder.name: sum(len(path.read_text().splitlines()) for path in c.folder.glob("attempts/*/starts")) for c in self.claims()}
+
+
+def undisturbed(ratchet: Warm, root: Path) -> tuple[list[Any], int]:
+    """What the run makes in one process that nothing disturbs, and how many artifacts that are."""
+    done = ratchet.run(*SCIENCE, "--name", NAME, root=root)
+    assert 0 == done.code, done.err
+    return results(RunFolder(root, NAME).ledger), len(os.listdir(root / ".ratchet" / "objects"))

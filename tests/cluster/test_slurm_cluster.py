@@ -1,0 +1,284 @@
+"""`infra/slurm/cluster.sh` is a real Slurm that does, in seconds, what a site does to jobs; and whatever it started it ends."""
+
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.clusters import CLUSTER, Cluster, cluster, daemons_of, need_installed, script
+from tests.toys.drive import HOUSE, wait_until
+
+GREEDY = "python3 -c \"import time; held = b'x' * (300 << 20); time.sleep(30)\""
+"""Takes 300 MB."""
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text().splitlines() if path.exists() else []
+
+
+@pytest.fixture(scope="module")
+def billed() -> Iterator[Cluster]:
+    """A site that wants an account named, and that forgets no job for long."""
+    need_installed(CLUSTER)
+    with cluster("--accounts", "on", "--first-job-id", "7") as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def terse() -> Iterator[Cluster]:
+    """A site without accounting, on which a job that ended is soon forgotten."""
+    need_installed(CLUSTER)
+    with cluster("--accounting", "off", "--min-job-age", "2") as made:
+        yield made
+
+
+def test_up_again_changes_nothing_and_up_with_other_options_is_refused(slurm: Cluster) -> None:
+    before = daemons_of(slurm.state)
+    assert slurm("up", "--nodes", "2").startswith("already up")
+    refused = script(CLUSTER, "up", "--nodes", "3", "--state", str(slurm.state))
+    assert (2, True) == (refused.returncode, "a cluster with other options is up" in refused.stderr)
+    assert before == daemons_of(slurm.state)
+    assert {"node1": "idle", "node2": "idle"} == slurm.nodes()
+
+
+WRONG = [
+    (("up", "--nodes", "two"), "--nodes must be a whole number of at least 1; got 'two'"),
+    (("up", "--requeue-delay", "1"), "--requeue-delay must be a whole number of at least 5; got '1'"),
+    (("up", "--memory-limit", "maybe"), "--memory-limit must be one of: kill cgroup off; got 'maybe'"),
+    (("up", "--accounts", "on", "--accounting", "off"), "--accounts on needs --accounting on"),
+    (("up", "--frobnicate", "1"), "no option '--frobnicate'"),
+    (("status",), "no cluster is up"),
+    (("explode",), "no verb 'explode'"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), WRONG, ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")
+def test_a_wrong_word_is_answered_with_the_right_ones(words: tuple[str, ...], message: str, tmp_path: Path) -> None:
+    need_installed(CLUSTER)
+    done = script(CLUSTER, *words, "--state", "/tmp/ratchet-no-such-cluster")
+    assert 2 == done.returncode
+    assert message in done.stderr
+    assert 1 == len(done.stderr.splitlines())
+
+
+def test_many_small_jobs_run_at_once_whatever_the_machine_has(slurm: Cluster) -> None:
+    ids = [slurm.submit("sleep 30") for _ in range(12)]
+    for id in ids:
+        slurm.wait(id, "RUNNING")
+    slurm.says("scancel", *ids)
+    for id in ids:
+        slurm.wait(id, "CANCELLED")
+
+
+def test_an_array_runs_no_more_tasks_at_a_time_than_it_says(slurm: Cluster, tmp_path: Path) -> None:
+    out = tmp_path / "times"
+    work = f"sh -c 'echo +1 >> {out}; sleep 1.5; echo -1 >> {out}'"
+    id = slurm.submit(work, "--array=0-3%2")
+    slurm.wait(f"{id}_3", "COMPLETED")
+    wait_until(lambda: 8 == len(lines(out)), "all four tasks")
+    at_work = [sum(map(int, lines(out)[: n + 1])) for n in range(8)]
+    assert 2 == max(at_work)
+
+
+def test_jobs_that_are_requeued_come_back_in_seconds_and_the_nodes_stay_well(slurm: Cluster, tmp_path: Path) -> None:
+    """Ten requeues, of processes that end when they are told to and of some that do not."""
+    stubborn = 'python3 -c "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)"'
+    ids = [slurm.submit(work) for work in ("sleep 60", "sleep 60", "sleep 60", stubborn, f"srun {stubborn}")]
+    for again in (1, 2):
+        for id in ids:
+            slurm.wait(id, "RUNNING", restarts=again - 1)
+        began = time.monotonic()
+        for id in ids:
+            slurm.says("scontrol", "requeue", id)
+        slurm.wait(ids[0], "RUNNING", restarts=again)
+        assert 5 < time.monotonic() - began < 10
+    for id in ids:
+        slurm.wait(id, "RUNNING", restarts=2)
+    assert {"mixed", "idle"} >= set(slurm.nodes().values())
+    assert ["REQUEUED", "REQUEUED", "RUNNING"] == [state for state, _ in slurm.accounting(ids[0])]
+    slurm.says("scancel", *ids)
+    for id in ids:
+        slurm.wait(id, "CANCELLED")
+
+
+def test_a_job_of_the_higher_partition_preempts_one_of_the_lower_which_comes_back(slurm: Cluster) -> None:
+    lower = slurm.submit("sleep 60", "--nodelist=node1")
+    slurm.wait(lower, "RUNNING")
+    higher = slurm.submit("sleep 1", "--partition=high", "--exclusive", "--nodelist=node1")
+    slurm.wait(higher, "COMPLETED")
+    slurm.wait(lower, "RUNNING", restarts=1)
+    assert ["PREEMPTED", "RUNNING"] == [state for state, _ in slurm.accounting(lower)]
+    slurm.says("scancel", lower)
+    slurm.wait(lower, "CANCELLED")
+
+
+def test_each_job_gets_gpus_of_its_own_and_the_next_one_waits(slurm: Cluster, tmp_path: Path) -> None:
+    work = "sh -c 'echo $CUDA_VISIBLE_DEVICES; sleep 30'"
+    ids = [slurm.submit(work, "--gres=gpu:1", "--nodelist=node1", out=tmp_path / str(n)) for n in range(3)]
+    for id in ids[:2]:
+        slurm.wait(id, "RUNNING")
+    wait_until(lambda: lines(tmp_path / "0") and lines(tmp_path / "1"), "what the jobs print")
+    assert {"0", "1"} == {*lines(tmp_path / "0"), *lines(tmp_path / "1")}
+    wait_until(lambda: (seen := slurm.seen(ids[2])) is not None and seen.reason == "Resources", "the third to wait")
+    slurm.says("scancel", *ids)
+    slurm.wait(ids[0], "CANCELLED")
+
+
+def test_a_job_that_takes_more_memory_than_it_asked_for_is_killed(slurm: Cluster, tmp_path: Path) -> None:
+    id = slurm.submit(GREEDY, "--mem=100", out=tmp_path / "log")
+    slurm.wait(id, "FAILED")
+    assert [("FAILED", "0:9")] == slurm.accounting(id)
+    assert "exceeded memory limit" in (tmp_path / "log").read_text()
+    within = slurm.submit("sleep 2", "--mem=100")
+    slurm.wait(within, "COMPLETED")
+
+
+def test_the_kernel_kills_it_where_there_are_cgroups() -> None:
+    need_installed(CLUSTER)
+    if not os.access("/sys/fs/cgroup/memory/cgroup.procs", os.W_OK):
+        pytest.skip("--memory-limit cgroup needs memory cgroups, version 1, that may be written to")
+    with cluster("--memory-limit", "cgroup", "--node-prefix", f"kernel{os.getpid()}-") as made:
+        id = made.submit(GREEDY, "--mem=100")
+        made.wait(id, "OUT_OF_MEMORY")
+        assert [("OUT_OF_MEMORY", "0:125")] == made.accounting(id)
+    assert [] == list(Path("/sys/fs/cgroup").glob(f"*/slurm_kernel{os.getpid()}*"))
+
+
+def test_jobs_go_on_while_the_controller_is_away(slurm: Cluster, tmp_path: Path) -> None:
+    id = slurm.submit("sh -c 'sleep 2; echo done'", out=tmp_path / "log")
+    slurm.wait(id, "RUNNING")
+    slurm("stop-controller")
+    refused = slurm.run("sbatch", "--wrap", "true")
+    assert (1, True) == (refused.returncode, "Unable to contact slurm controller" in refused.stderr)
+    assert ["done"] == lines(tmp_path / "log")
+    slurm("start-controller")
+    slurm.wait(id, "COMPLETED")
+
+
+def test_the_queue_answers_while_accounting_is_away(slurm: Cluster) -> None:
+    id = slurm.submit("true")
+    slurm.wait(id, "COMPLETED")
+    slurm("stop-accounting")
+    assert 1 == slurm.run("sacct", "-j", id).returncode
+    slurm.wait(slurm.submit("true"), "COMPLETED")
+    slurm("start-accounting")
+    assert [("COMPLETED", "0:0")] == slurm.accounting(id)
+
+
+@pytest.mark.slow
+def test_the_jobs_of_a_node_that_is_lost_are_run_on_another(slurm: Cluster, tmp_path: Path) -> None:
+    """Half a minute: silence is what tells."""
+    log = tmp_path / "log"
+    dead = slurm.submit(f"sh -c 'echo $SLURMD_NODENAME; exec sleep {60_000 + os.getpid() % 1000}'", "--exclude=node1", out=log)
+    slurm.says("scontrol", "update", f"jobid={dead}", "excnodelist=")
+    gone = slurm.submit("sleep 60", "--no-requeue", "--nodelist=node2")
+    slurm.wait(dead, "RUNNING")
+    slurm.wait(gone, "RUNNING")
+    slurm("kill-node", "2", "--with-jobs")
+    slurm.wait(gone, "NODE_FAIL", limit_s=60)
+    slurm.wait(dead, "RUNNING", restarts=1, limit_s=30)
+    wait_until(lambda: ["node2", "node1"] == [line for line in lines(log) if line.startswith("node")], "the second start")
+    assert ["NODE_FAIL", "RUNNING"] == [state for state, _ in slurm.accounting(dead)]
+    slurm("start-node", "2")
+    wait_until(lambda: slurm.nodes()["node2"] == "idle", "the node to be back")
+    slurm.says("scancel", dead)
+    slurm.wait(dead, "CANCELLED")
+
+
+def test_a_job_whose_node_is_cut_off_goes_on(tmp_path: Path) -> None:
+    """Which is why what an attempt writes must not be taken for what another one does."""
+    need_installed(CLUSTER)
+    beats = tmp_path / "beats"
+    with cluster("--accounting", "off") as made:
+        id = made.submit(f"sh -c 'while sleep 0.1; do echo >> {beats}; done'")
+        made.wait(id, "RUNNING")
+        wait_until(lambda: lines(beats), "the first beat")
+        made("kill-node", "1")
+        before = len(lines(beats))
+        wait_until(lambda: len(lines(beats)) > before + 5, "beats of a job that nobody watches")
+        state = made.state
+        made("down")
+        after = len(lines(beats))
+        assert [] == daemons_of(state)
+        time.sleep(0.5)
+        assert after == len(lines(beats)), "`down` ends also what its nodes lost sight of"
+
+
+def test_a_site_that_bills_wants_an_account_that_is_there(billed: Cluster) -> None:
+    refused = billed.run("sbatch", "--account=nobody", "--wrap", "true")
+    assert (1, True) == (refused.returncode, "Invalid account or account/partition combination" in refused.stderr)
+    refused = billed.run("sbatch", "--account=lab", "--qos=gold", "--wrap", "true")
+    assert (1, True) == (refused.returncode, "Invalid qos specification" in refused.stderr)
+    billed.wait(billed.submit("true", "--account=lab"), "COMPLETED")
+
+
+def test_a_controller_that_lost_its_memory_gives_the_numbers_out_again(billed: Cluster) -> None:
+    billed("restart-controller", "--clean", "--first-job-id", "100")
+    first = billed.submit("true", "--job-name=first")
+    billed.wait(first, "COMPLETED")
+    billed("restart-controller", "--clean")
+    second = billed.submit("false", "--job-name=second")
+    assert ("100", "100") == (first, second)
+    billed.wait(second, "FAILED")
+    assert [("first", "COMPLETED"), ("second", "FAILED")] == billed.accounting(second, ("JobName", "State"))
+
+
+def test_a_site_without_accounting_says_so(terse: Cluster) -> None:
+    terse.wait(terse.submit("sleep 1"), "COMPLETED")
+    refused = terse.run("sacct", "-j", "1")
+    assert (1, "Slurm accounting storage is disabled") == (refused.returncode, refused.stderr.strip())
+
+
+@pytest.mark.slow
+def test_a_job_that_ended_is_forgotten(terse: Cluster) -> None:
+    """Up to half a minute: the controller forgets in its own rhythm."""
+    id = terse.submit("sleep 1")
+    terse.wait(id, "COMPLETED")
+    wait_until(lambda: terse.seen(id) is None, "the job to be forgotten", 60)
+    assert "Invalid job id specified" in terse.run("scontrol", "show", "job", id).stderr
+
+
+FAKE = """#!/bin/sh
+# Stands for `ratchet`: says what it was asked, and lets go of the run when it is told to.
+echo "asked: $*"
+env | sed -n 's/^\\(SLURM_[A-Z_]*\\|SBATCH_[A-Z_]*\\)=.*/sees: \\1/p'
+[ "$1" != show ] || exit 0
+[ "$1" != resume ] || exit ${ENDS:-0}
+trap 'exit 130' TERM
+while :; do sleep 0.1; done
+"""
+
+
+@pytest.mark.parametrize("told", ["USR1, by which Slurm says that the walltime ends", "requeue, as a preemption does"])
+def test_the_driver_as_a_job_comes_back_and_resumes(slurm: Cluster, tmp_path: Path, told: str) -> None:
+    fake, log = tmp_path / "ratchet", tmp_path / "log"
+    fake.write_text(FAKE)
+    fake.chmod(0o755)
+    words = (str(HOUSE / "infra/slurm/driver.sbatch"), "math", "recipe=star", f"root={tmp_path}")
+    id = slurm.says("sbatch", "--parsable", f"--export=ALL,RATCHET={fake}", f"--output={log}", *words)
+    wait_until(lambda: any(line.startswith("asked") for line in lines(log)), "the driver")
+    slurm.says(*(("scancel", "--batch", "--signal=USR1", id) if told.startswith("USR1") else ("scontrol", "requeue", id)))
+    slurm.wait(id, "COMPLETED")
+    asked = [line.removeprefix("asked: ") for line in lines(log) if line.startswith("asked")]
+    assert [f"run --name math recipe=star root={tmp_path}", "resume math"] == asked
+    assert {"sees: SLURM_CONF"} == {line for line in lines(log) if line.startswith("sees")}, "its jobs do not inherit what it was given"
+
+
+def test_a_driver_that_failed_stays_ended(slurm: Cluster, tmp_path: Path) -> None:
+    fake = tmp_path / "ratchet"
+    fake.write_text("#!/bin/sh\nexit 2\n")
+    fake.chmod(0o755)
+    id = slurm.says("sbatch", "--parsable", f"--export=ALL,RATCHET={fake}", "--output=/dev/null", str(HOUSE / "infra/slurm/driver.sbatch"), "math")
+    slurm.wait(id, "FAILED")
+    assert [("FAILED", "2:0")] == slurm.accounting(id)
+
+
+def test_every_option_that_is_explained_is_there_and_every_one_that_is_there_is_explained() -> None:
+    text = CLUSTER.read_text()
+    options = re.search(r"^OPTIONS=\((.*)\)$", text, re.M)
+    assert options
+    explained = set(re.findall(r"--[a-z-]+", script(CLUSTER, "--help").stdout))
+    assert {f"--{name.replace('_', '-')}" for name in options[1].split()} | {"--state", "--clean", "--with-jobs"} == explained
