@@ -12,7 +12,7 @@ from ratchet.infra.crew import Crew
 from ratchet.infra.executors import Inline
 from ratchet.infra.lease import Lease, latest
 from ratchet.infra.runs import RunFolder
-from ratchet.infra.store import LocalStore
+from ratchet.infra.stores import held, store_of
 
 WAIT_S = 15.0
 """How long a driver on this host may take to let go."""
@@ -22,7 +22,7 @@ def cancel(run: RunFolder) -> int:
     """Ask the run's driver to let go, then end every job of the run that may yet do something; says what it did."""
     run.opening()
     _end_driver(run)
-    store = LocalStore(state=run.state)
+    store = store_of(run)
     crew = Crew(Inline())
     titles = []
     for stage in asked(run.ledger, store):
@@ -35,7 +35,7 @@ def cancel(run: RunFolder) -> int:
     if not titles:
         sys.stdout.write("no job of the run was alive\n")
     if not Lease.is_held(run):
-        with Lease.take(run):
+        with held(run, store):
             run.ledger.append("cancelled", titles=titles)
     sys.stdout.write(f"what is published stays; `ratchet resume {run.name}` goes on\n")
     return 0

@@ -20,10 +20,10 @@ from ratchet.identity import locate
 from ratchet.infra.crew import Crew
 from ratchet.infra.executors import JobRecord, this_process
 from ratchet.infra.launch import Launcher
-from ratchet.infra.lease import Lease
 from ratchet.infra.ledger import Event, Ledger
 from ratchet.infra.runs import RunFolder, make_root
-from ratchet.infra.store import LocalStore
+from ratchet.infra.store import Store
+from ratchet.infra.stores import enter, held
 from ratchet.rounds import RoundState
 from ratchet.stages import STATE, Stage, knobs_of
 
@@ -52,6 +52,9 @@ class View:
     def waiting(self, stage: Stage) -> None:
         """Another run is making the stage."""
 
+    def said(self, text: str) -> None:
+        """Something the user should know while it lasts: a store or scheduler that does not answer."""
+
     def published(self, stage: Stage, manifest: Manifest, *, reused: bool) -> None:
         """A stage's artifact stands."""
 
@@ -70,7 +73,7 @@ class Recorder(Journal):
     """Writes the ledger, each fact once, and tells the views."""
 
     run: RunFolder
-    store: LocalStore
+    store: Store
     views: Sequence[View]
     check: Callable[[], None]
     """Raises if the run is in another driver's hands by now."""
@@ -250,21 +253,21 @@ def check(config: Config) -> tuple[Recipe, Mapping[str, Any], Any]:
 def drive(run: RunFolder, config: Config, *, overrides: Sequence[str] = (), views: Sequence[View] = ()) -> Outcome:
     """Take the run in hand and bring it to its last round; what is published already is not made again."""
     recipe, parts, executor = check(config)
-    store = LocalStore(state=make_root(run.root))
+    make_root(run.root)
+    store = enter(run, config.get("store"), warn=lambda text: _say(views, text))
     with ExitStack() as stack:
-        lease = stack.enter_context(Lease.take(run))
+        in_hand = stack.enter_context(held(run, store))
         open_run(run, config, overrides)
         taken_over = begun(run, store)
-        recorder = Recorder(run, store, views, lease.check)
+        recorder = Recorder(run, store, views, in_hand)
         recorder.append("driver", process=this_process(), command=sys.argv, operations={k: config[k] for k in sorted(OPERATIONS) if k in config})
         pin_threads(executor.cpus_per_task)
         for view in views:
             view.opened(run, config)
         crew = stack.enter_context(Crew(executor, run.name))
-        launcher = Launcher(store=store, executor=crew, job=lambda identity, n: job_of(store, identity, n), watch=recorder)
+        launcher = Launcher(store=store, executor=crew, job=lambda identity, n: job_of(store, identity, n), watch=recorder, in_hand=in_hand)
 
         def make(stages: Sequence[Stage]) -> list[Artifact]:
-            lease.check()  # before anything is submitted
             recorder.asked(stages)
             return [manifest.artifact for manifest in launcher.make(stages)]
 
@@ -278,6 +281,11 @@ def drive(run: RunFolder, config: Config, *, overrides: Sequence[str] = (), view
         if stopped is None:
             recorder.append("finished", rounds=config["rounds"])
         return Outcome(run, state, stopped)
+
+
+def _say(views: Sequence[View], text: str) -> None:
+    for view in views:
+        view.said(text)
 
 
 def pin_threads(count: int) -> None:

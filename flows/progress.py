@@ -76,6 +76,9 @@ class ProgressView(View):
         self.running.pop(stage.identity, None)
         self.console.print(f"  {stage.title}: attempt {number} was lost ({words}); beginning it again")
 
+    def said(self, text: str) -> None:
+        self.console.print(f"  {text}", style="yellow", markup=False)
+
     def waiting(self, stage: Stage) -> None:
         self.console.print(f"  {stage.title}: another run is making it; waiting")
 

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from ratchet.errors import RatchetError
@@ -15,9 +16,9 @@ from ratchet.infra.stores import open_store
 from ratchet.infra.tracking import TrackerAway
 
 END_S = 30.0
-"""How long the end of a run waits for MLflow."""
-SHORT_S = 5.0
-"""The same when the user wants out, or MLflow was away already."""
+"""How long the end of a run waits for an MLflow that is at work."""
+SHORT_S = 3.0
+"""The same when the user wants out, or MLflow is away."""
 
 
 class TrackingView(View):
@@ -28,12 +29,14 @@ class TrackingView(View):
         self.warn = warn
         self._wake, self._over = threading.Event(), threading.Event()
         self._thread: threading.Thread | None = None
+        self.root = Path()
         self._trouble: Exception | None = None
         self._told = False
 
     def opened(self, run: RunFolder, config: Config) -> None:
         # Its own folder object: a ledger keeps what it has read, and the driver goes on writing to the other one.
         mine = RunFolder(run.root, run.name)
+        self.root = run.root
         store = open_store(config.get("store"), run.state)
         self._thread = threading.Thread(target=self._work, args=(mine, store), daemon=True, name="tracking")
         self._wake.set()
@@ -47,7 +50,8 @@ class TrackingView(View):
             return
         self._over.set()
         self._wake.set()
-        self._thread.join(SHORT_S if reason == "detached" or self._trouble else END_S)
+        patient = reason != "detached" and not self._trouble and self.tracker.answers(self.root)
+        self._thread.join(END_S if patient else SHORT_S)
         if self._thread.is_alive():
             self.warn("MLflow is behind: it is still being written. The same command again brings it up to date.")
         elif isinstance(self._trouble, TrackerAway):

@@ -24,6 +24,9 @@ LONGEST_PAUSE_S = 15.0
 
 Answer = TypeVar("Answer")
 
+_sessions: dict[int, Any] = {}
+_making = threading.Lock()
+
 _failed = threading.local()
 """`.event` is set once what this thread works for is lost anyway."""
 
@@ -113,7 +116,9 @@ class Connection:
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
-        return boto3.session.Session().client("s3", endpoint_url=self.endpoint_url, region_name=self.region, config=config)
+        with _making:
+            session = _sessions.setdefault(os.getpid(), boto3.session.Session())  # a second client of one session costs a tenth of the first
+            return session.client("s3", endpoint_url=self.endpoint_url, region_name=self.region, config=config)
 
     def _away(self, trouble: str, waited: float) -> StoreAway:
         return StoreAway(

@@ -24,7 +24,7 @@ from ratchet.infra.bucket import Body, Bucket
 from ratchet.infra.bucket_connection import Connection
 from ratchet.infra.executors import start_time
 
-BEAT_S = 10.0
+BEAT_S = 5.0
 """How often a holder writes his lease anew."""
 TTL_S = 45.0
 """For how long a beat must stand still, while it is watched, before its holder counts as dead."""

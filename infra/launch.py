@@ -69,6 +69,8 @@ class Launcher:
     job: Callable[[str, int], Job]
     """From identity and attempt to what the executor runs."""
     watch: Watch
+    in_hand: Callable[[], None] = lambda: None
+    """Raises if the run is no longer this driver's; asked before anything is submitted."""
     poll_s: float = 0.02
     _told: set[int] = field(default_factory=set[int], compare=False, repr=False)
     """The stages of a batch whose end the watch has heard of, as it came."""
@@ -189,6 +191,7 @@ class Launcher:
             work.claim.write_spec({**work.stage.spec(), "store": self.store.spec})
             work.claim.attempt(work.number).mkdir(parents=True, exist_ok=True)
             work.claim.intend({"attempt": work.number, "tries": work.tries, "kind": self.executor.kind, "name": name, "index": index})
+        self.in_hand()
         records = self.executor.submit([self.job(work.stage.identity, work.number) for work in batch], name)
         for work, record in zip(batch, records, strict=True):
             work.claim.record({"attempt": work.number, "tries": work.tries, "job": record})

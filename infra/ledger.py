@@ -15,6 +15,8 @@ Kinds of events, in the order a run meets them:
 | `published` | its artifact stands: digest, rows, metrics, seconds, and whether it was found rather than made |
 | `attached` | an attempt of a driver before this one was found alive |
 | `lost` | an attempt was preempted, timed out or gone with its node: the stage is begun again |
+| `forked` | another run was begun from a round of this one |
+| `cancelled` | `ratchet cancel` ended jobs |
 | `failed` | an attempt ended without publishing: state and reason |
 | `decision` | what a controller set, and the artifact with all it was decided on |
 | `advanced` | a round ended: its state's artifact, roles, knobs, metrics |

@@ -91,7 +91,11 @@ def _kind(spec: Spec | None) -> Any:
     if not spec:
         return Local()
     fields = dict(spec)
-    return locate(fields.pop("_target_"))(**fields)
+    kind = locate(fields.pop("_target_"))
+    try:
+        return kind(**fields)
+    except InputError as error:
+        raise InputError(f"store: {error}") from None
 
 
 def place_of(spec: Spec | None) -> str:

@@ -8,6 +8,8 @@ import logging
 import os
 import re
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -56,6 +58,19 @@ class MLflowTracker:
     def address(self, root: Path) -> str:
         """Where MLflow is for the runs of a root."""
         return self.uri or os.environ.get("MLFLOW_TRACKING_URI") or local_address(root)
+
+    def answers(self, root: Path) -> bool:
+        """Whether it would take something now: a server that is frozen, or gone, does not say so within a second."""
+        address = self.address(root)
+        if not address.startswith("http"):
+            return True
+        try:
+            with urllib.request.urlopen(f"{address.rstrip('/')}/health", timeout=1.0):
+                return True
+        except urllib.error.HTTPError:
+            return True
+        except (OSError, ValueError):
+            return False
 
     def ingest(self, run: RunFolder, store: Store, *, driven: bool = False) -> Ingested | None:
         """Write what MLflow lacks of a run, from any state; None if the run is not written down yet.

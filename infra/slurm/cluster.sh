@@ -28,7 +28,7 @@
 #   --node-prefix node                     nodes are called node1, node2, …; clusters with cgroups need names of their own
 # and of every verb: --state /var/lib/ratchet-slurm. Clusters with different folders live side by side.
 #
-# Partitions: `main` (default) and `high`, whose jobs preempt those of `main`: these are requeued. GPUs are files: CUDA_VISIBLE_DEVICES is real, the
+# Partitions: `main` (default) and `high`, whose jobs preempt those of `main`: these are requeued. GPUs are /dev/null: CUDA_VISIBLE_DEVICES is real, the
 # device is not. If there is no /etc/slurm/slurm.conf it becomes a link to this cluster's, so that the commands find it without `env`.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -174,12 +174,16 @@ register() { # the cluster and, for `--accounts on`, the one account
 start_controller() {
     slurmctld -f "$SLURM_CONF"
     wait_until 60 scontrol ping
-    wait_until 60 living_nodes_are_up # until then it takes jobs, and calls every node lost
+    local file pid
+    for file in "$STATE"/run/slurmd.*.pid; do # each reports at once; the controller itself would ask in some seconds, and until then knows no node
+        if pid=$(pid_of "$file"); then kill -HUP "$pid"; fi
+    done
+    wait_until 60 living_nodes_are_up
 }
 
 restart_controller() {
     stop "$(pid_file slurmctld)"
-    [ $clean = no ] || rm -rf "${STATE:?}"/controller/*
+    [ "$clean" = no ] || rm -f "$STATE"/controller/job_state* # not what accounting was not told yet
     [[ " ${given[*]} " != *" first_job_id "* ]] || sed -i "s/^FirstJobId=.*/FirstJobId=$wanted_job_id/" "$SLURM_CONF"
     start_controller
 }
@@ -271,6 +275,9 @@ shift
 case $verb in
     -h | --help | help) usage; exit 0 ;;
     install) need_root; need_packages -- "${PACKAGES[@]}"; exit 0 ;;
+    up | down | status | env | stop-controller | start-controller | restart-controller | stop-accounting | start-accounting) ;;
+    kill-node | start-node) ;;
+    *) die "no verb '$verb'. Next: $0 --help" ;;
 esac
 read_options "$@"
 wanted_job_id=$first_job_id
@@ -291,5 +298,4 @@ case $verb in
         stop "$(pid_file "slurmd.$node_prefix$node")" KILL
         [ $with_jobs = no ] || kill_jobs "$node_prefix$node" ;;
     start-node) need_node; start_node "$node" ;;
-    *) die "no verb '$verb'. Next: $0 --help" ;;
 esac

@@ -14,7 +14,8 @@ write_config() {
     for ((number = 1; number <= nodes && gpus > 0; number++)); do
         echo "NodeName=$node_prefix$number Name=gpu File=$STATE/gpu/[0-$((gpus - 1))]" >>"$STATE/gres.conf"
     done
-    for ((number = 0; number < gpus; number++)); do : >"$STATE/gpu/$number"; done
+    # To be handed out, a device must be one.
+    for ((number = 0; number < gpus; number++)); do ln -s /dev/null "$STATE/gpu/$number"; done
 }
 
 slurm_conf() {

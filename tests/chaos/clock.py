@@ -1,7 +1,7 @@
 """Machines whose clocks are wrong: a driver and jobs that see another time than the machine's, each node its own.
 
 `RATCHET_TEST_CLOCKS` names a JSON file, from a node's name (or `driver`) to the seconds by which its clock is ahead; whoever starts
-reads it. Run as `python clock.py -P -m MODULE WORD…` it stands for the interpreter on a node.
+reads it. Run as `python clock.py [-OPTION…] -m MODULE [WORD…]` it stands for the interpreter on a node.
 """
 
 import json
@@ -31,6 +31,6 @@ def main(words: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     set_clock(os.environ["SLURMD_NODENAME"])
-    _, _, _, module, *words = sys.argv
+    module, *words = sys.argv[sys.argv.index("-m") + 1 :]
     sys.argv = [module, *words]
     runpy.run_module(module, run_name="__main__", alter_sys=True)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from tests.chaos.deaths import DEATHS, Death
 
-STRIKES = 7
+STRIKES = 12
 """About how many deaths a schedule deals."""
 
 
@@ -44,6 +44,6 @@ def schedule(seed: int) -> Schedule:
     rng.shuffle(slow)
     if hand < QUICK:
         return Schedule(seed, tuple(quick[hand::QUICK]))
-    mixed = [*slow[hand - QUICK :: ALL - QUICK], *rng.sample(quick, STRIKES - 3)]
+    mixed = [*slow[hand - QUICK :: ALL - QUICK], *rng.sample(quick, STRIKES // 2)]
     random.Random(seed).shuffle(mixed)
     return Schedule(seed, tuple(mixed))

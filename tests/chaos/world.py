@@ -21,9 +21,12 @@ from tests.chaos.watch import Watcher, read
 from tests.toys.drive import TOYS, Die, Done, Going, Warm
 
 NAME = "run"
-SCIENCE = ("recipe=rest_em", "rounds=1", "evaluation.samples=0", "synthesis.rows_per_shard=6", "synthesis.seconds=0.05", "training.seconds=0.5")
-"""Fourteen batches of jobs, four of them arrays of two; 16 s if nothing disturbs them."""
+SCIENCE = ("recipe=rest_em", "evaluation.samples=0", "synthesis.rows_per_shard=6", "synthesis.seconds=0.05", "training.seconds=0.5")
+ROUNDS = 1
+"""Of round 0 there are seven batches of jobs and of each other round as many, two arrays among them; a second each if nothing disturbs them."""
 LIMIT_S = 240.0
+LIVES = 60
+"""Drivers that a run takes at most; most deaths take one."""
 
 
 class Missed(Exception):
@@ -67,6 +70,7 @@ class World:
     cluster: Cluster
     ratchet: Warm
     root: Path
+    rounds: int = ROUNDS
     strikes: list[Strike] = field(default_factory=list[Strike])
     lives: list[Life] = field(default_factory=list[Life])
     log: list[str] = field(default_factory=list[str])
@@ -94,7 +98,8 @@ class World:
 
     @property
     def words(self) -> tuple[str, ...]:
-        return ("run", *TOYS, *SCIENCE, "--name", NAME, "executor=slurm", "executor.grace_s=3", f"executor.python={self.python}", "--no-prefect")
+        where = ("executor=slurm", "executor.grace_s=3", f"executor.python={self.python}")
+        return ("run", *TOYS, *SCIENCE, f"rounds={self.rounds}", "--name", NAME, *where, "--no-prefect")
 
     @property
     def run(self) -> RunFolder:
@@ -140,8 +145,8 @@ class World:
 
     def ended(self, done: Done, began: float) -> None:
         self.lives.append(Life(began, time.monotonic(), done.code, done.err))
-        last = [line for line in done.err.strip().splitlines() if line][:2]
-        self.say(f"a driver ended with {done.code}" + (f": {' / '.join(last)}" if done.code > 0 else ""))
+        why = next((line for line in done.err.splitlines() if line.startswith("ratchet: ")), "")
+        self.say(f"a driver ended with {done.code}  {why}")
         self.done = self.done or done.code == 0
 
     def kill(self, number: int = signal.SIGKILL) -> None:
@@ -160,8 +165,9 @@ class World:
                 return
             if self._driver is None and restart:
                 self.start()
-            if time.monotonic() - self._born > LIMIT_S:
-                raise Endless(f"not done after {LIMIT_S:.0f} s")
+            if time.monotonic() - self._born > LIMIT_S or len(self.lives) > LIVES:
+                said = next((life.err for life in reversed(self.lives) if life.err), "")
+                raise Endless(f"not done after {LIMIT_S:.0f} s or {LIVES} drivers; one of the last said: {said}")
             time.sleep(0.02)
 
     def during(self, seconds: float) -> None:
@@ -269,6 +275,6 @@ class World:
 
 def undisturbed(ratchet: Warm, root: Path) -> tuple[list[Any], int]:
     """What the run makes in one process that nothing disturbs, and how many artifacts that are."""
-    done = ratchet.run(*SCIENCE, "--name", NAME, root=root)
+    done = ratchet.run(*SCIENCE, f"rounds={ROUNDS}", "--name", NAME, root=root)
     assert 0 == done.code, done.err
     return results(RunFolder(root, NAME).ledger), len(os.listdir(root / ".ratchet" / "objects"))

@@ -7,6 +7,7 @@ Each lives in a folder of its own, so that sessions of several people on one mac
 import os
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.toys.drive import HOUSE, wait_until
+from tests.toys.drive import HOUSE
 
 CLUSTER, SERVER = HOUSE / "infra/slurm/cluster.sh", HOUSE / "infra/s3/server.sh"
 
@@ -84,20 +85,24 @@ class Cluster:
 
     def wait(self, id: str, state: str, *, restarts: int = 0, limit_s: float = 20) -> Seen:
         """Wait until a job is in a state, not counting those before its n-th restart."""
-        found: list[Seen] = []
-
-        def there() -> bool:
-            now = self.seen(id)
-            found[:] = [now] if now else []
-            return now is not None and (now.state, now.restarts >= restarts) == (state, True)
-
-        wait_until(there, f"job {id} to be {state}; it is {found}", limit_s)
-        return found[0]
+        deadline = time.monotonic() + limit_s
+        while (now := self.seen(id)) is None or now.state != state or now.restarts < restarts:
+            assert time.monotonic() < deadline, f"waited {limit_s} s for job {id} to be {state}; it is {now}"
+            time.sleep(0.05)
+        return now
 
     def accounting(self, id: str, fields: Sequence[str] = ("State", "ExitCode")) -> list[tuple[str, ...]]:
-        """What `sacct` remembers of a job, a row for each time that it was begun."""
+        """What `sacct` remembers of a job, a row for each time that it was begun. It hears of things a little after the queue does."""
         rows = self.says("sacct", "-n", "-P", "-X", "-D", "-o", ",".join(fields), "-j", id).splitlines()
         return [tuple(row.split("|")) for row in rows]
+
+    def remembers(self, id: str, *rows: tuple[str, ...], fields: Sequence[str] = ("State", "ExitCode")) -> bool:
+        """Whether `sacct` says so of a job, or soon does."""
+        deadline = time.monotonic() + 15
+        while (said := self.accounting(id, fields)) != list(rows):
+            assert time.monotonic() < deadline, f"waited 15 s for sacct to say {list(rows)} of job {id}; it says {said}"
+            time.sleep(0.2)
+        return True
 
     def nodes(self) -> dict[str, str]:
         return dict(line.split() for line in self.says("sinfo", "-h", "-N", "-p", "main", "-o", "%N %T").splitlines())

@@ -1,6 +1,7 @@
 """`infra/s3/server.sh` is a real S3 server: what a store of results relies on holds there, and whatever it started it ends."""
 
 import socket
+import tempfile
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -100,10 +101,10 @@ def test_servers_live_side_by_side_and_each_ends_alone(s3_server: S3Server, buck
     assert 200 == answer(client(s3_server).list_objects_v2, Bucket=bucket)
 
 
-def test_a_port_that_is_taken_is_refused(s3_server: S3Server, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
+def test_a_port_that_is_taken_is_refused(s3_server: S3Server) -> None:
+    with tempfile.TemporaryDirectory(prefix="ratchet-s3-") as folder, socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        refused = script(SERVER, "up", str(tmp_path), port)
-    assert 2 == refused.returncode
-    assert f"ports {port} to " in refused.stderr
-    assert [] == daemons_of(tmp_path)
+        refused = script(SERVER, "up", folder, port)
+        assert 2 == refused.returncode
+        assert f"ports {port} to " in refused.stderr
+        assert [] == daemons_of(Path(folder))

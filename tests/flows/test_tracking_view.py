@@ -28,6 +28,9 @@ class Slow:
     go: ClassVar[threading.Event] = threading.Event()
     error: ClassVar[list[Exception]] = []
 
+    def answers(self, root: Path) -> bool:
+        return True
+
     def ingest(self, run: RunFolder, store: LocalStore, *, driven: bool) -> None:
         self.calls.append(driven)
         self.go.wait(10)

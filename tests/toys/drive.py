@@ -23,7 +23,15 @@ from ratchet.infra.claims import Claim
 
 HOUSE = Path(__file__).parents[2]
 WARM = (
-    *("hydra._internal.core_plugins.importlib_resources_config_source", "omegaconf", "pydantic", "rich.progress", "yaml", "tests.toys.parts"),
+    *(
+        "hydra._internal.core_plugins.importlib_resources_config_source",
+        "boto3",
+        "omegaconf",
+        "pydantic",
+        "rich.progress",
+        "yaml",
+        "tests.toys.parts",
+    ),
     *(f"ratchet.flows.{name}" for name in ("cli", "compose", "delete", "logs", "plan", "retry", "session", "sweep")),
 )
 TOYS = ("--config-dir", str(HOUSE / "tests/toys/configs"), "experiment=toy")
