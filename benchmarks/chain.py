@@ -21,9 +21,9 @@ STAMPS = "RATCHET_BENCH_STAMPS"
 
 
 def stamp() -> None:
-    """Add the time of now as a line."""
-    with open(os.environ.get(STAMPS, os.devnull), "a") as lines:  # noqa: PTH123 - as short as the other tools' steps have it
-        lines.write(f"{time.time()}\n")
+    """Add the time of now as a line, and the seconds of CPU that this process has used."""
+    with open(os.environ.get(STAMPS, os.devnull), "a") as lines:  # noqa: PTH123 - as the other tools' steps have it
+        lines.write(f"{time.time()} {time.process_time()}\n")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -42,6 +42,8 @@ class Tool:
     """Seconds of whole commands."""
     steps: list[float] = field(default_factory=list)
     """Seconds a step, of each command."""
+    cpu: list[float] = field(default_factory=list)
+    """The same of the CPU, where all steps are in one process that says it."""
 
     def measure(self, under: Path, length: int) -> None:
         """One command, and what a step of it took."""
@@ -49,10 +51,12 @@ class Tool:
             folder, stamps = Path(name) / "work", Path(name) / "stamps"
             folder.mkdir()
             seconds, _ = timed(lambda: self.run(folder, length, stamps))
-            times = [float(line) for line in stamps.read_text().split()]
-        assert len(times) == length, f"{self.name} ran {len(times)} steps, not {length}"
+            lines = [[float(number) for number in line.split()] for line in stamps.read_text().splitlines()]
+        assert len(lines) == length, f"{self.name} ran {len(lines)} steps, not {length}"
         self.commands.append(seconds)
-        self.steps.append((times[-1] - times[0]) / (length - 1))
+        step, *cpu = ((last - first) / (length - 1) for first, last in zip(lines[0], lines[-1], strict=True))
+        self.steps.append(step)
+        self.cpu.extend(cpu)
 
 
 def ours(executor: str, *, prefix: Sequence[str] = ()) -> Callable[[Path, int, Path], object]:
@@ -189,7 +193,8 @@ def main(words: Sequence[str] | None = None) -> dict[str, float]:
             step = steps[tool.name]
             ratios = f"{step / steps['ratchet inline']:10.2f}{step / steps['ratchet local']:10.2f}"
             print(f"{tool.name:32}{1000 * step:12.1f}{statistics.median(tool.commands):12.2f}{ratios}")
-        print(f"a stage of ours is {flushes(folder):.0f} flushes; one takes {1000 * one_flush(folder):.2f} ms here, on {folder.parent}")
+        cpu, flush = statistics.median(tools[0].cpu), one_flush(folder)
+        print(f"a stage inline is {1000 * cpu:.1f} ms of CPU and {flushes(folder):.0f} flushes; one takes {1000 * flush:.2f} ms here")
     return steps
 
 

@@ -56,18 +56,31 @@ class Sparing:
         return [self.gone[stage.identity] if stage.identity in passed else next(made) for stage in stages]
 
     def _make_what_is_read(self, stages: Sequence[Stage]) -> None:
-        """Make again what stages read of the artifacts that were passed by."""
-        read = {stage.identity: stage for one in stages for artifact in _inputs(one) if (stage := self._passed.pop(artifact.identity, None))}
-        if not read:
-            return
-        self._make_what_is_read(list(read.values()))
-        for artifact in self.make_all(list(read.values())):
-            before = self.gone[artifact.identity]
-            if artifact.digest != before.digest:
-                stage = read[artifact.identity]
-                what = f"{stage.title}, which `ratchet gc` had deleted, was needed again and came out otherwise"
-                then = f"`ratchet retry NAME --round {stage.round}` makes anew what was made of it"
-                raise CorruptArtifact(f"{what}\n  got:     digest {artifact.digest[:8]}, it was {before.digest[:8]}\n  next:    {then}")
+        """Make again what stages read of the artifacts that were passed by, and first what those read."""
+        depths: dict[str, int] = {}
+        read: dict[str, Stage] = {}
+
+        def depth(stage: Stage) -> int:
+            """How many batches come before a stage."""
+            below = [artifact.identity for artifact in _inputs(stage)]
+            for identity in below:
+                if passed := self._passed.pop(identity, None):
+                    read[identity], depths[identity] = passed, depth(passed)
+            return 1 + max((depths[identity] for identity in below if identity in depths), default=-1)
+
+        for stage in stages:
+            depth(stage)
+        for level in sorted(set(depths.values())):
+            batch = [stage for identity, stage in read.items() if depths[identity] == level]
+            for artifact in self.make_all(batch):
+                self._compare(artifact, read[artifact.identity])
+
+    def _compare(self, artifact: Artifact, stage: Stage) -> None:
+        before = self.gone[artifact.identity]
+        if artifact.digest != before.digest:
+            what = f"{stage.title}, which `ratchet gc` had deleted, was needed again and came out otherwise"
+            then = f"`ratchet retry NAME --round {stage.round}` makes anew what was made of it"
+            raise CorruptArtifact(f"{what}\n  got:     digest {artifact.digest[:8]}, it was {before.digest[:8]}\n  next:    {then}")
 
 
 def _inputs(stage: Stage) -> Iterator[Artifact]:

@@ -37,13 +37,14 @@ def compose(overrides: Sequence[str], config_dir: Path | None = None) -> Config:
         OverridesParser.create().parse_overrides(list(overrides))
         with initialize_config_module("ratchet.configs", version_base="1.3"):
             composed = hydra_compose("config", overrides=[*search, *map(_without, overrides)])
+            resolved = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+            config = _checked({str(key): value for key, value in dict(resolved or {}).items()})
             _check_effects(OmegaConf.to_container(composed, resolve=False), overrides, search)
-            config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
     except OverrideParseException as error:
         raise InputError(f"cannot read the override {error.override!r}", allowed="KEY=VALUE, as in `seed=1` or `recipe=b_star`") from None
     except (HydraException, OmegaConfBaseException) as error:
         raise _explained(error, overrides, search) from None
-    return _checked({str(key): value for key, value in dict(config or {}).items()})
+    return config
 
 
 def _checked(config: Config) -> Config:

@@ -80,7 +80,8 @@ class Recorder(Journal):
     _places: dict[tuple[Any, ...], str] = field(default_factory=dict[tuple[Any, ...], str])
     _published: dict[str, str] = field(default_factory=dict[str, str])
     _attempted: set[str] = field(default_factory=set[str])
-    _advanced: dict[int, str] = field(default_factory=dict[int, str])
+    _advanced: dict[int, Event] = field(default_factory=dict[int, Event])
+    """Round → the event of its latest end."""
 
     def __post_init__(self) -> None:
         for event in self.ledger:
@@ -101,10 +102,10 @@ class Recorder(Journal):
             case "retried":
                 for identity in event["identities"]:
                     self._published.pop(identity, None)
-                for round in [round for round, state in self._advanced.items() if state in event["identities"]]:
+                for round in [round for round, ended in self._advanced.items() if ended["state"] in event["identities"]]:
                     del self._advanced[round]
             case "advanced":
-                self._advanced[event["round"]] = event["state"]
+                self._advanced[event["round"]] = event
 
     def append(self, kind: str, **fields: Any) -> Event:
         self.check()
@@ -160,6 +161,7 @@ class Recorder(Journal):
         self._tell(lambda view: view.failed(stage, number, error))
 
     def advanced(self, state: RoundState, report: Artifact, *, note: str = "") -> None:
+        before = self._advanced.get(state.round - 1)
         value = {
             "round": state.round,
             "roles": _pointers(state.roles),
@@ -167,14 +169,14 @@ class Recorder(Journal):
             "knobs": dict(state.knobs),
             "metrics": dict(state.metrics),
             "report": report.identity,
-            "previous": self._advanced.get(state.round - 1),
+            "previous": before["state"] if before else None,
         }
         identity = self.store.publish_json(STATE, value, kind="state").identity
-        if self._advanced.get(state.round) != identity:
+        event = self._advanced.get(state.round)
+        if event is None or event["state"] != identity:
             if state.knobs:
                 self.append("decision", round=state.round, knobs=dict(state.knobs))
-            self.append("advanced", **value, state=identity, note=note)
-        event = next(e for e in reversed(list(self.ledger)) if e["kind"] == "advanced" and e["round"] == state.round)
+            event = self.append("advanced", **value, state=identity, note=note)
         self._tell(lambda view: view.advanced(event))
 
     def stopped(self, reason: str) -> None:

@@ -176,7 +176,7 @@ def _last_word(claim: Claim, attempt: int, began: float, state: str, reason: str
         return 0 if state == "published" else 1  # the run was deleted meanwhile: nothing of it is to come back
     with contextlib.suppress(OSError):  # a full disk must not hide why the stage failed: the log and the exit code still say it
         word = {"state": state, "reason": reason, "began": began, "ended": time.time(), "exit_code": code}
-        write_atomic(claim.attempt(attempt) / "exit.json", canonical(word))
+        write_atomic(claim.attempt(attempt) / "exit.json", canonical(word), flush=state != "published")  # the artifact itself says as much
     return 0 if state == "published" else 1
 
 

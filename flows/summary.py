@@ -70,14 +70,14 @@ class RunSummary:
         return int(self.config["rounds"])
 
 
-def summary_of(run: RunFolder) -> RunSummary:
-    """Read a run's ledger once."""
+def summary_of(run: RunFolder, *, elsewhere: str | None = None) -> RunSummary:
+    """Read a run's ledger once; `elsewhere` says who holds it on a machine that this one cannot see (`stores.refresh`)."""
     opening = run.opening()
     events = list(run.ledger)
     stages = _stages(events)
     driver = [e for e in events if e["kind"] == "driver"]
     config = {**opening["config"], **(driver[-1]["operations"] if driver else {})}
-    status, reason = _status(run, events)
+    status, reason = _status(run, events, elsewhere)
     rounds: dict[int, RoundSummary] = {}
     for event in events:
         if event["kind"] == "advanced":
@@ -150,7 +150,9 @@ def _round(event: Event, stages: Sequence[StageSummary]) -> RoundSummary:
     )
 
 
-def _status(run: RunFolder, events: Sequence[Event]) -> tuple[Status, str]:
+def _status(run: RunFolder, events: Sequence[Event], elsewhere: str | None) -> tuple[Status, str]:
+    if elsewhere:
+        return "running", elsewhere
     if Lease.is_held(run):
         return "running", Lease.holder(run)
     for event in reversed(events):

@@ -46,6 +46,7 @@ class Allocation:
     """Runs the stages of a round as steps of one SLURM job."""
 
     kind: ClassVar[str] = "allocation"
+    outlives_machine: ClassVar[bool] = True
     slurm: Slurm
     """Its `resources.default` are the allocation's, those of a verb its steps'."""
     owner: str = ""

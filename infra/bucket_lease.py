@@ -17,6 +17,7 @@ import uuid
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import NoReturn, Self
 
 from ratchet.errors import RatchetError, RunHeld
 from ratchet.identity import canonical
@@ -98,7 +99,7 @@ class BucketLease:
         with suppress(RatchetError):  # a bucket that is away: who comes next watches
             self._write(replace(self.turn, over=True))
 
-    def __enter__(self) -> "BucketLease":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -148,15 +149,13 @@ def _watch(bucket: Bucket, run: str, body: Body) -> Body:
         now = time.monotonic()  # before looking: if this process is frozen in between, it has looked late, not waited long
         seen = bucket.read(_key(run))
         if seen is None or seen.etag != body.etag:
-            if seen is None or not _is_over(seen):
-                _refuse(run, _read(seen) if seen else None)
-            return seen
+            return seen if seen and _is_over(seen) else _refuse(run, _read(seen) if seen else None)
         if now - began >= TTL_S:
             return seen
         time.sleep(min(POLL_S, TTL_S))
 
 
-def _refuse(run: str, turn: Turn | None) -> Body:
+def _refuse(run: str, turn: Turn | None) -> NoReturn:
     by = f"{turn}\n  command: {turn.command}" if turn else "another driver"
     raise RunHeld(f"the run {run} is held by {by}\n  next: wait for it, or end that process and give the same command again")
 
@@ -170,8 +169,15 @@ def _read(body: Body) -> Turn | None:
 
 def _turn() -> Turn:
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    here = {"host": socket.gethostname(), "pid": os.getpid(), "start": start_time(os.getpid()), "space": space()}
-    return Turn(token=uuid.uuid4().hex, since=time.time(), command=command, **here)
+    return Turn(
+        token=uuid.uuid4().hex,
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        start=start_time(os.getpid()),
+        space=space(),
+        since=time.time(),
+        command=command,
+    )
 
 
 def space() -> str:

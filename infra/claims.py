@@ -34,6 +34,8 @@ class Claim:
     """The folder of one stage's claim."""
 
     folder: Path
+    flush: bool = True
+    """Whether what a driver writes here must outlive a power failure: not if its jobs do not."""
 
     @property
     def scratch(self) -> Path:
@@ -54,7 +56,7 @@ class Claim:
 
     def record(self, job: Mapping[str, Any]) -> None:
         """Make the attempt under way durable."""
-        write_atomic(self.folder / "job.json", canonical(job))
+        write_atomic(self.folder / "job.json", canonical(job), flush=self.flush)
 
         (self.folder / "intent.json").unlink(missing_ok=True)
 
@@ -64,7 +66,7 @@ class Claim:
 
     def intend(self, intent: Mapping[str, Any]) -> None:
         """Say durably what is about to be submitted, and under which name."""
-        write_atomic(self.folder / "intent.json", canonical(intent))
+        write_atomic(self.folder / "intent.json", canonical(intent), flush=self.flush)
 
     def begun(self) -> bool:
         """Whether a job of it may be out there."""
@@ -81,7 +83,7 @@ class Claim:
         return found
 
     def write_spec(self, spec: Mapping[str, Any]) -> None:
-        write_atomic(self.folder / "spec.json", canonical(spec))
+        write_atomic(self.folder / "spec.json", canonical(spec), flush=self.flush)
 
     def exit(self, number: int) -> dict[str, Any] | None:
         """How an attempt ended, in its own words; None if it could not say."""
@@ -93,7 +95,7 @@ class Claim:
     def _read(self, name: str) -> dict[str, Any] | None:
         try:
             found: dict[str, Any] = json.loads((self.folder / name).read_text())
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):  # the latter: not flushed, and torn by a power failure, which its job did not outlive
             return None
         return found
 

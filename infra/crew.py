@@ -43,6 +43,10 @@ class Crew:
         return self.today.kind
 
     @property
+    def outlives_machine(self) -> bool:
+        return self.today.outlives_machine
+
+    @property
     def slots(self) -> int:
         return self.today.slots
 

@@ -73,6 +73,11 @@ class Executor(Protocol):
         ...
 
     @property
+    def outlives_machine(self) -> bool:
+        """Whether its jobs may be at work while the driver's machine is without power: then what is known of them must be flushed."""
+        ...
+
+    @property
     def slots(self) -> int:
         """How many jobs it has at a time; the launcher hands it no more."""
         ...
@@ -140,6 +145,7 @@ class Inline:
         at_least_one(cpus_per_task=self.cpus_per_task)
 
     kind: ClassVar[str] = "inline"
+    outlives_machine: ClassVar[bool] = False
     slots: ClassVar[int] = 1
     attempts: ClassVar[int] = 1
     grace_s: ClassVar[float] = GRACE_S
@@ -177,6 +183,7 @@ class Local:
     """
 
     kind: ClassVar[str] = "local"
+    outlives_machine: ClassVar[bool] = False
     attempts: ClassVar[int] = 1
     grace_s: ClassVar[float] = GRACE_S
     slots: int = 1

@@ -9,6 +9,7 @@ An attempt that fails ends its stage in the driver that started or attached to i
 is lost (preempted, out of walltime, gone with its node) says nothing about the stage, which is begun again, `executor.attempts` times.
 """
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,12 +20,15 @@ from typing import Any, NoReturn, Protocol
 
 from ratchet.artifacts import Manifest
 from ratchet.errors import StageFailed
-from ratchet.identity import digest
+from ratchet.identity import canonical, digest
 from ratchet.infra.claims import INTERRUPTED, NEVER_RELEASED, Claim, Lock
 from ratchet.infra.crew import Crew
 from ratchet.infra.executors import Job, JobRecord
-from ratchet.infra.store import Store
+from ratchet.infra.store import Store, write_atomic
 from ratchet.stages import Stage
+
+QUIET_S, SLOWEST_S, LOOKS_A_SECOND = 0.2, 1.0, 500
+"""How long the launcher sleeps while nothing moves: the longer, the more jobs it looks at, since each look opens a file."""
 
 
 class Watch(Protocol):
@@ -77,14 +81,15 @@ class Launcher:
 
     def make(self, stages: Sequence[Stage]) -> list[Manifest]:
         """The stages' artifacts, in order: reused, attached to, or made; sharded ones by their shards first."""
-        whole = {stage.identity: stage for stage in stages if not self.store.find(stage.identity)}
+        there = {stage.identity: self.store.find(stage.identity) for stage in stages}
+        whole = {stage.identity: stage for stage in stages if not there[stage.identity]}
         shards = {identity: stage.shards() for identity, stage in whole.items()}
         fresh = self._work([shard for found in shards.values() for shard in found] + [stage for i, stage in whole.items() if not shards[i]])
         for identity, parts in shards.items():
             if parts:
                 self._assemble(whole[identity], parts)
                 fresh.add(identity)
-        found = [self._published(stage) for stage in stages]
+        found = [there[stage.identity] or self._published(stage) for stage in stages]
         for stage, manifest in zip(stages, found, strict=True):
             if id(stage) not in self._told:
                 self.watch.published(stage, manifest, reused=stage.identity not in fresh)
@@ -107,12 +112,12 @@ class Launcher:
                     pause = self.poll_s
                     continue
                 time.sleep(pause)
-                pause = min(pause * 1.3, 1.0)
+                pause = min(pause * 1.3, min(max(QUIET_S, len(pending) / LOOKS_A_SECOND), SLOWEST_S))
         return made
 
     def _claim(self, stage: Stage) -> Work:
         folder = self.store.state / "claims" / stage.identity
-        return Work(stage=stage, claim=Claim(folder), lock=Lock(folder / "lock"))
+        return Work(stage=stage, claim=Claim(folder, flush=self.executor.outlives_machine), lock=Lock(folder / "lock"))
 
     @contextmanager
     def _locks(self, pending: dict[str, Work]) -> Iterator[None]:
@@ -170,12 +175,13 @@ class Launcher:
     def _adopt(self, work: Work) -> None:
         """A driver died between its intent and its record: find out what the executor knows of it."""
         intent = work.claim.intent()
-        assert intent is not None, "begun, and neither recorded nor intended"
-        record = self.executor.find(intent["name"], intent["index"], intent["kind"])
-        if record is None:
+        record = intent and self.executor.find(intent["name"], intent["index"], intent["kind"])
+        if intent is None or record is None:
+            if intent:  # a command outlives who gave it: what it submits may yet come
+                write_atomic(work.claim.attempt(intent["attempt"]) / "intent.json", canonical(intent))
             work.claim.forget()
         else:
-            work.claim.record({"attempt": intent["attempt"], "tries": intent["tries"], "job": record})
+            Claim(work.claim.folder).record({"attempt": intent["attempt"], "tries": intent["tries"], "job": record})
 
     def _start(self, works: Sequence[Work], pending: dict[str, Work]) -> bool:
         """Begin new attempts, as many as the executor has free slots for, those of one verb together."""
@@ -258,6 +264,10 @@ class Launcher:
 
     def _collect(self, work: Work, manifest: Manifest) -> None:
         work.claim.forget()
+        for given_up in work.claim.folder.glob("attempts/*/intent.json"):
+            late = json.loads(given_up.read_text())
+            self.executor.find(late["name"], late["index"], late["kind"])  # ends what came after all: it is still held
+            given_up.unlink()
         for left in (self.store.state / "drafts").glob(f"{work.stage.identity}.*"):  # of attempts that were killed
             shutil.rmtree(left, ignore_errors=True)
         self.watch.published(work.stage, manifest, reused=False)

@@ -57,7 +57,7 @@ class RunFolder:
         return self.root / STATE
 
     def exists(self) -> bool:
-        return self.ledger.folder.is_dir()
+        return any(self.ledger.folder.glob("*.json"))  # a driver that died before its first word made no run
 
     def opening(self) -> Event:
         """The event that says what the run is."""
@@ -74,6 +74,6 @@ def runs_under(root: Path) -> list[RunFolder]:
     found = []
     for folder, names, _ in os.walk(root):
         if "ledger" in names:
-            found.append(RunFolder(root, str(Path(folder).relative_to(root))))
+            found += [run for run in [RunFolder(root, str(Path(folder).relative_to(root)))] if run.exists()]
         names[:] = sorted(name for name in names if name not in (STATE, "ledger"))  # a run's folder may hold others: `nightly/2030-01-01`
     return sorted(found, key=lambda run: run.name)

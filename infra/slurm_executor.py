@@ -51,6 +51,7 @@ class Slurm:
     """Runs each stage as a SLURM job; it outlives its driver and is attached to again."""
 
     kind: ClassVar[str] = "slurm"
+    outlives_machine: ClassVar[bool] = True
     resources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
     """`default`, and per verb what differs from it, in submitit's spelling."""
     setup: tuple[str, ...] = ()
@@ -67,7 +68,7 @@ class Slurm:
     """How long after a job's end its result may still become visible on a shared filesystem."""
     patience_s: float = 3600.0
     """How long a scheduler that does not answer is waited for."""
-    scheduler: Scheduler = field(default_factory=Scheduler, compare=False, repr=False)
+    scheduler: Scheduler = field(default_factory=Scheduler, init=False, compare=False, repr=False)
     _picture: _Picture = field(default_factory=_Picture, compare=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, Unpack
+from typing import Any, Protocol, Self, Unpack
 
 from ratchet.artifacts import MANIFEST, Manifest, Opened
 from ratchet.errors import CorruptArtifact
@@ -41,7 +41,7 @@ class Hold(Protocol):
         """Raise `RunHeld` if it is not any more."""
         ...
 
-    def __enter__(self) -> object: ...
+    def __enter__(self) -> Self: ...
 
     def __exit__(self, *_: object) -> None: ...
 

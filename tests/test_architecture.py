@@ -191,7 +191,12 @@ def test_the_wheel_holds_every_module_and_every_dial(installed: Path, where: str
 
 GROUPS = sorted(path.name for path in CONFIGS.iterdir() if path.is_dir() and path.name not in ("__pycache__",))
 CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((CONFIGS / group).glob("*.yaml"))]
-FILLED = {("policy", "hf"): {"path": "/"}, ("task", "jsonl"): {"train_file": "/"}, ("task", "gsm8k"): {"train_file": "/"}}
+FILLED = {
+    ("policy", "hf"): {"path": "/"},
+    ("task", "jsonl"): {"train_file": "/"},
+    ("task", "gsm8k"): {"train_file": "/"},
+    ("store", "s3"): {"uri": "s3://bucket/prefix"},
+}
 """What a user must give."""
 
 
@@ -216,7 +221,7 @@ def test_every_choice_of_every_group_composes_and_builds(group: str, choice: str
         given = {name for name in node if name != "_target_"}
         fields = {field.name for field in dataclasses.fields(locate(node["_target_"])) if field.init and not field.name.startswith("_")}
         assert fields == given, f"{key} names every field with its value, and no other"
-        if not key.startswith((".executor", ".tracker")) and (group, choice) not in FILLED:
+        if not key.startswith((".executor", ".store", ".tracker")) and (group, choice) not in FILLED:
             assert part == construct(describe(part)), f"{key} can be sent to a job"
     assert built is not None
 

@@ -95,23 +95,28 @@ start_gateway() {
 }
 
 answers() { # a visitor without a name may list no buckets, and is told so in S3's words
-    (exec 3<>"/dev/tcp/127.0.0.1/$(sed 's/.*://' "$STATE/endpoint")" && printf 'GET / HTTP/1.0\r\n\r\n' >&3 && timeout 5 grep -q ListAllMyBuckets <&3) 2>/dev/null
+    local port
+    port=$(sed 's/.*://' "$STATE/endpoint" 2>/dev/null) || return 1
+    (exec 3<>"/dev/tcp/127.0.0.1/$port" && printf 'GET / HTTP/1.0\r\n\r\n' >&3 && timeout 5 grep -q ListAllMyBuckets <&3) 2>/dev/null
 }
 
 up() { # PORT
     local port=$1
     command -v ceph-mon ceph-osd radosgw >/dev/null || die "Ceph is not installed. Next: $0 install"
     if status >/dev/null; then
-        [ "$port" = 0 ] || [ "http://127.0.0.1:$port" = "$(cat "$STATE/endpoint")" ] || die "a server is up in $STATE at $(cat "$STATE/endpoint"). Next: $0 down $STATE"
-        echo "already up: $(cat "$STATE/endpoint")"
+        local url
+        url=$(cat "$STATE/endpoint")
+        [ "$port" = 0 ] || [ "http://127.0.0.1:$port" = "$url" ] || die "a server is up in $STATE at $url. Next: $0 down $STATE"
+        echo "already up: $url"
         return 0
     fi
+    [ -O "$CEPH_CONF" ] || [ -z "$(ls -A "$STATE")" ] || die "DIR must be a folder that is empty or a server's; got $STATE, which holds other things"
     down
     [ "$port" != 0 ] || port=$(free_block $PORTS)
     block_is_free "$port" $PORTS || die "ports $port to $((port + PORTS - 1)) must be free. Next: another PORT, or none"
     rm -rf "${STATE:?}"/{mon,osd,run,log,keyring,monmap}
     mkdir -p "$STATE"/{mon,osd,run,log}
-    trap 'down; echo "$(basename "$0"): the server did not come up; see $STATE/log" >&2' EXIT
+    trap 'down; echo "$(basename "$0"): the server did not come up. Next: see $STATE/log" >&2' EXIT
     write_config "$port"
     { start_monitor "$port"; start_storage; add_user "$port"; start_gateway; } 2>"$STATE/log/up.log"
     trap - EXIT
@@ -120,6 +125,7 @@ up() { # PORT
 
 down() {
     local number
+    [ -O "$CEPH_CONF" ] || return 0
     rm -f "$STATE/credentials" "$STATE/endpoint"
     for ((number = ${#DAEMONS[@]} - 1; number >= 0; number--)); do stop "$STATE/run/${DAEMONS[$number]}.pid"; done
     rm -rf "${STATE:?}"/{mon,osd}
@@ -145,7 +151,8 @@ esac
 [ $# -ge 2 ] || die "$verb needs a folder. Next: $0 $verb DIR"
 if ! [[ ${3:-0} =~ ^[0-9]{1,5}$ ]] || [ "${3:-0}" -gt 65000 ]; then die "PORT must be a number up to 65000, or 0 for a free one; got '$3'"; fi
 need_root
-mkdir -p "$2"
+[ "$verb" != up ] || mkdir -p "$2"
+[ -d "$2" ] || die "there is no folder $2"
 STATE=$(cd "$2" && pwd)
 [ "${#STATE}" -le 60 ] || die "DIR must be at most 60 characters long, for the sockets below it; got $STATE"
 export RATCHET_STATE=$STATE CEPH_CONF=$STATE/ceph.conf

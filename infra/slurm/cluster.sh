@@ -28,70 +28,19 @@
 #   --node-prefix node                     nodes are called node1, node2, …; clusters with cgroups need names of their own
 # and of every verb: --state /var/lib/ratchet-slurm. Clusters with different folders live side by side.
 #
-# Partitions: `main` (default) and `high`, whose jobs preempt those of `main`: these are requeued. GPUs are /dev/null: CUDA_VISIBLE_DEVICES is real, the
-# device is not. If there is no /etc/slurm/slurm.conf it becomes a link to this cluster's, so that the commands find it without `env`.
+# Partitions: `main` (default) and `high`, whose jobs preempt those of `main`: these are requeued. GPUs are /dev/null: CUDA_VISIBLE_DEVICES is
+# real, the device is not. If there is no /etc/slurm/slurm.conf it becomes a link to this cluster's, so that the commands find it without `env`.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/daemons.sh"
+. "$here/options.sh"
 . "$here/config.sh"
 
 PACKAGES=(slurm-wlm munge slurmdbd mariadb-server)
-STATE=/var/lib/ratchet-slurm
-OPTIONS=(nodes cpus memory gpus accounting accounts memory_limit requeue_delay node_timeout min_job_age first_job_id node_prefix)
-nodes=1 cpus=8 memory=8192 gpus=2 accounting=on accounts=off memory_limit=kill requeue_delay=5 node_timeout=10 min_job_age=300 first_job_id=1
-node_prefix=node
-given=() node='' clean=no with_jobs=no
 
 usage() { sed -n '2,/^set/{/^set/d;s/^# \{0,1\}//;p}' "${BASH_SOURCE[0]}"; }
 
-read_options() {
-    local name
-    while [ $# -gt 0 ]; do
-        name=${1#--}
-        name=${name//-/_}
-        case $1 in
-            --clean | --with-jobs) printf -v "$name" yes; shift; continue ;;
-            [0-9]*) node=$1; shift; continue ;;
-            --state) name=STATE ;;
-            --*) [[ " ${OPTIONS[*]} " == *" $name "* ]] || die "no option '$1'. Next: $0 --help" ;;
-            *) die "'$1' is no option. Next: $0 --help" ;;
-        esac
-        [ $# -ge 2 ] || die "$1 needs a value. Next: $0 --help"
-        printf -v "$name" %s "$2"
-        given+=("$name")
-        shift 2
-    done
-    [[ $STATE == /* ]] || STATE=$PWD/$STATE
-    [ "${#STATE}" -le 60 ] || die "--state must be at most 60 characters long, for the sockets below it; got $STATE"
-    number nodes 1; number cpus 1; number memory 1; number gpus 0; number requeue_delay 5; number node_timeout 5; number min_job_age 2; number first_job_id 1
-    one_of accounting on off; one_of accounts on off; one_of memory_limit kill cgroup off
-    [ "$accounts/$accounting" != on/off ] || die "--accounts on needs --accounting on: accounts are kept there"
-    export RATCHET_STATE=$STATE SLURM_CONF=$STATE/slurm.conf MYSQL_UNIX_PORT=$STATE/run/mariadb.socket
-}
-
-one_of() { # NAME ALLOWED…
-    local allowed
-    for allowed in "${@:2}"; do
-        if [ "${!1}" = "$allowed" ]; then return 0; fi
-    done
-    die "--${1//_/-} must be one of: ${*:2}; got '${!1}'"
-}
-
-number() { # NAME LEAST
-    if ! [[ ${!1} =~ ^[0-9]{1,9}$ ]] || [ "${!1}" -lt "$2" ]; then die "--${1//_/-} must be a whole number of at least $2; got '${!1}'"; fi
-}
-
-options() {
-    local name
-    for name in "${OPTIONS[@]}"; do echo "$name=${!name}"; done
-}
-
-recall() { # the options that the cluster was started with
-    # shellcheck source=/dev/null
-    [ ! -f "$STATE/options" ] || . "$STATE/options"
-}
-
-is_up() { [ -f "$STATE/options" ] && runs "$(pid_file munged)"; }
+is_up() { [ -O "$STATE/options" ] && runs "$(pid_file munged)"; }
 
 need_up() {
     is_up || die "no cluster is up in $STATE. Next: $0 up --state $STATE"
@@ -99,7 +48,9 @@ need_up() {
 }
 
 need_node() {
-    if ! [[ $node =~ ^[0-9]+$ ]] || [ "$node" -lt 1 ] || [ "$node" -gt "$nodes" ]; then die "$verb needs the number of a node, 1 to $nodes; got '$node'"; fi
+    if ! [[ $node =~ ^[0-9]{1,9}$ ]] || [ "$node" -lt 1 ] || [ "$node" -gt "$nodes" ]; then
+        die "$verb needs the number of a node, 1 to $nodes; got '$node'"
+    fi
 }
 
 pid_file() { echo "$STATE/run/$1.pid"; }
@@ -120,13 +71,14 @@ up() {
         echo "already up: $STATE"
         return 0
     fi
+    is_ours || die "--state must be a folder that is empty or a cluster's; got $STATE, which holds other things"
     (down) # what is left of a cluster that was not ended, by the options that it had
     [ "$memory_limit" != cgroup ] || need_cgroups
-    rm -rf "${STATE:?}"/{munge,run,log,database,controller,spool,gpu}
+    rm -rf "${STATE:?}/log"
     mkdir -p "$STATE"/{munge,run,log,database,controller,spool,gpu}
     chmod 755 "$STATE" # whoever submits must read slurm.conf and reach munge's socket
     options >"$STATE/options"
-    trap 'down; echo "$(basename "$0"): the cluster did not come up; see $STATE/log" >&2' EXIT
+    trap 'down; echo "$(basename "$0"): the cluster did not come up. Next: see $STATE/log" >&2' EXIT
     write_config
     start_munged
     if [ "$accounting" = on ]; then
@@ -204,12 +156,16 @@ living_nodes_are_up() {
     done
 }
 
+is_ours() { [ -O "$STATE/options" ] || [ -z "$(ls -A "$STATE" 2>/dev/null)" ]; } # what is in it is believed, and deleted
+
 down() {
+    [ -O "$STATE/options" ] || return 0
     recall
     local daemon
     for daemon in $(daemons | tac); do stop "$(pid_file "$daemon")"; done
     kill_jobs '*'
     remove_cgroups
+    rm -rf "${STATE:?}"/{munge,run,database,controller,spool,gpu}
     if [ "$(readlink /etc/slurm/slurm.conf)" = "$SLURM_CONF" ]; then rm /etc/slurm/slurm.conf; fi
 }
 
@@ -236,7 +192,7 @@ kill_tree() {
 need_cgroups() {
     local probe=/sys/fs/cgroup/memory/ratchet-probe-$$
     if ! { mkdir $probe && rmdir $probe; } 2>/dev/null; then
-        die "--memory-limit cgroup needs memory cgroups, version 1, that may be written to; got none in /sys/fs/cgroup/memory. Next: --memory-limit kill"
+        die "--memory-limit cgroup needs memory cgroups (version 1) that may be written to; /sys/fs/cgroup/memory has none. Next: --memory-limit kill"
     fi
     if compgen -G "/sys/fs/cgroup/memory/slurm_${node_prefix}[0-9]*" >/dev/null; then
         die "another cluster with cgroups has nodes called $node_prefix… Next: another --node-prefix, or end that one"

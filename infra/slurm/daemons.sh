@@ -16,19 +16,20 @@ need_packages() {
     local options=() missing=() package
     while [ "$1" != -- ]; do options+=("$1"); shift; done
     shift
-    command -v dpkg-query apt-get >/dev/null || die "installs with apt-get, which is not here. Next: run it on Debian 12 or Ubuntu, or install yourself: $*"
+    command -v dpkg-query apt-get >/dev/null || die "installs with apt-get, which is not here. Next: run it on Debian 12, or install yourself: $*"
     for package in "$@"; do
         dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")
     done
     [ ${#missing[@]} = 0 ] && return 0
     echo "installing ${missing[*]}" >&2
     # Packages may not start their services: what runs here is started by these scripts, in folders of their own.
-    local policy=/usr/sbin/policy-rc.d made=
+    local policy=/usr/sbin/policy-rc.d made='' log code=0
+    log=$(mktemp --tmpdir ratchet-apt-XXXXXX.log)
     [ -e $policy ] || { made=$policy; printf '#!/bin/sh\nexit 101\n' >$policy; chmod 755 $policy; }
-    local done=0
-    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes "${options[@]}" "${missing[@]}"; } >"${TMPDIR:-/tmp}/ratchet-apt.log" 2>&1 || done=$?
+    { apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install --yes "${options[@]}" "${missing[@]}"; } >"$log" 2>&1 || code=$?
     [ -z "$made" ] || rm -f "$made"
-    [ "$done" = 0 ] || die "cannot install ${missing[*]}: $(tail -n 1 "${TMPDIR:-/tmp}/ratchet-apt.log") (all of it: ${TMPDIR:-/tmp}/ratchet-apt.log)"
+    [ "$code" = 0 ] || die "cannot install ${missing[*]}: $(tail -n 1 "$log"). Next: see $log"
+    rm -f "$log"
 }
 
 # wait_until SECONDS COMMAND…: true as soon as COMMAND is, false if it never was.

@@ -145,11 +145,12 @@ def job_warned_of_its_walltime(world: World, rng: random.Random) -> set[str]:
 
 @death(begins=1, slow=True)
 def job_out_of_walltime(world: World, rng: random.Random) -> set[str]:
-    """A job that hangs when it is warned; Slurm looks at the time twice a minute."""
+    """A job that hangs when it is warned, and maybe until it is killed; Slurm looks at the time twice a minute."""
+    states = rng.choice(("running", "running,completing"))
     id, identity, pid = world.job_at_work()
     with world.stopped(pid):
         world.cluster.says("scontrol", "update", f"JobId={id}", "EndTime=now", must=False)
-        world.go(lambda: not world.cluster.says("squeue", "-h", "-t", "running", "-j", id, must=False))
+        world.go(lambda: not world.cluster.says("squeue", "-h", "-t", states, "-j", id, must=False))
     return {identity}
 
 
@@ -196,7 +197,7 @@ def node_drained(world: World, rng: random.Random) -> None:
     node = rng.choice(("node1", "node2"))
     world.cluster.says("scontrol", "update", f"NodeName={node}", "State=DRAIN", "Reason=chaos")
     world.during(rng.uniform(1, 4))
-    world.cluster.says("scontrol", "update", f"NodeName={node}", "State=RESUME")
+    world.cluster.says("scontrol", "update", f"NodeName={node}", "State=RESUME", must=False)  # it may have come back by itself
 
 
 @death(begins=1)
@@ -205,7 +206,7 @@ def node_down(world: World, rng: random.Random) -> None:
     node = rng.choice(("node1", "node2"))
     world.cluster.says("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=chaos")
     world.during(rng.uniform(1, 4))
-    world.cluster.says("scontrol", "update", f"NodeName={node}", "State=RESUME")
+    world.cluster.says("scontrol", "update", f"NodeName={node}", "State=RESUME", must=False)  # it may have come back by itself
 
 
 @death()
@@ -228,12 +229,16 @@ def node_lost(world: World, rng: random.Random) -> None:
 
 @death(begins=1, slow=True)
 def node_cut_off(world: World, rng: random.Random) -> None:
-    """Its jobs go on while others take their place."""
-    world.job_at_work()
-    node = rng.choice("12")
-    world.cluster("kill-node", node)
-    world.during(25)
-    world.cluster("start-node", node)
+    """A job that hung goes on there while, on the other node, another takes its place."""
+    id, _, pid = world.job_at_work()
+    node = world.cluster.says("squeue", "-h", "-j", id, "-o", "%N", must=False)
+    if not node:
+        raise Missed
+    with world.stopped(pid):
+        world.cluster("kill-node", node[-1])
+        world.go(lambda: world.cluster.says("squeue", "-h", "-j", id, "-t", "running", "-o", "%N", must=False) not in (node, ""))
+    world.during(rng.uniform(0, 5))
+    world.cluster("start-node", node[-1])
 
 
 @death()

@@ -29,6 +29,9 @@ class Watcher:
     jobs: dict[str, Place] = field(default_factory=dict[str, Place])
     alive: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     """When a unit had a living job."""
+    states: dict[str, str] = field(default_factory=dict[str, str])
+    changes: list[tuple[float, str]] = field(default_factory=list[tuple[float, str]])
+    """When a job went over into another state, and which."""
     twice: list[str] = field(default_factory=list[str])
     """Units that had two at a time."""
 
@@ -52,6 +55,12 @@ class Watcher:
         now = time.monotonic()
         self._learn()
         living = defaultdict(list)
+        for id, _, state in queue:
+            if self.states.get(id) != state:
+                self.changes.append((now, f"{id} {state}"))
+        for id in self.states.keys() - {id for id, *_ in queue}:
+            self.changes.append((now, f"{id} over"))
+        self.states = {id: state for id, _, state in queue}
         for id, name, state in queue:
             self.jobs[id] = place = name, int(id.partition("_")[2] or 0)
             attempt = self.units.get(place)
@@ -65,7 +74,8 @@ class Watcher:
     def _learn(self) -> None:
         for folder in (self.root / ".ratchet" / "claims").glob("*"):
             claim = Claim(folder)
-            if intent := read(lambda claim=claim: claim.intent()):
+            intents = [claim.folder / "intent.json", *claim.folder.glob("attempts/*/intent.json")]
+            for intent in filter(None, (read(lambda path=path: json.loads(path.read_text())) for path in intents)):
                 self.units[intent["name"], intent["index"]] = folder.name, intent["attempt"]
             if (job := read(lambda claim=claim: claim.job())) and "job_id" in job["job"]:
                 self.units[job["job"]["name"], int(job["job"]["job_id"].partition("_")[2] or 0)] = folder.name, job["attempt"]
@@ -74,6 +84,10 @@ class Watcher:
         """Whether the attempt said its last word: its job is only about to leave."""
         word = read(lambda: Claim(self.root / ".ratchet" / "claims" / identity).exit(attempt))
         return bool(word) and word["state"] != INTERRUPTED
+
+    def told(self, born: float) -> list[str]:
+        """What the jobs did."""
+        return [f"{at - born:6.1f} s      job {words}" for at, words in self.changes]
 
     def strangers(self) -> list[str]:
         """Jobs that belonged to no claim at any moment."""

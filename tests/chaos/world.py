@@ -21,7 +21,7 @@ from tests.chaos.watch import Watcher, read
 from tests.toys.drive import TOYS, Die, Done, Going, Warm
 
 NAME = "run"
-SCIENCE = ("recipe=rest_em", "evaluation.samples=0", "synthesis.rows_per_shard=6", "synthesis.seconds=0.05", "training.seconds=0.5")
+SCIENCE = ("recipe=rest_em", "evaluation.samples=0", "synthesis.rows_per_shard=6", "synthesis.seconds=0.08", "training.seconds=0.5")
 ROUNDS = 1
 """Of round 0 there are seven batches of jobs and of each other round as many, two arrays among them; a second each if nothing disturbs them."""
 LIMIT_S = 240.0
@@ -122,6 +122,10 @@ class World:
 
     def say(self, words: str) -> None:
         self.log.append(f"{time.monotonic() - self._born:6.1f} s  {words}")
+
+    def story(self) -> str:
+        """All that happened, in its order."""
+        return "\n".join(sorted([*self.log, *self.watcher.told(self._born)], key=lambda line: float(line.split()[0])))
 
     # The driver
 

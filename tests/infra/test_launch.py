@@ -27,6 +27,7 @@ class Hands:
     """An executor whose jobs do their work when they are looked at for the second time."""
 
     kind = "hands"
+    outlives_machine = True
     grace_s = 0.5
     begun = 1
 

@@ -153,7 +153,7 @@ def test_it_resumes_after_a_kill_at_any_event(undisturbed: Callable[..., Proof],
 def test_it_resumes_after_a_kill_between_any_two_writes(undisturbed: Callable[..., Proof], ratchet: Warm, root: Path, n: int) -> None:
     """At calls of fsync: in the middle of publishing, of recording a job, of appending an event."""
     whole = undisturbed("b_star", *SMALL)
-    assert kill_once(ratchet, root, Die("ratchet.infra.store.sync", n), "recipe=b_star", *SMALL)
+    assert kill_once(ratchet, root, Die("os.fsync", n), "recipe=b_star", *SMALL)
     same_but_for_one(whole, root)
 
 

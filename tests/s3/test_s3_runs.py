@@ -254,3 +254,29 @@ def test_plan_and_show_know_a_run_in_a_bucket(ratchet: Warm, s3: tuple[str, ...]
     assert manifests == proxy.count("GET", "manifests/"), "remembered"
     assert plan.out == again.out
     assert NAME in ratchet("show", NAME, root=root / "other", env=credentials).out
+
+
+def test_gc_reaches_the_bucket_and_the_run_goes_on_anywhere(
+    ratchet: Warm, s3: tuple[str, ...], settings: S3, root: Path, credentials: Mapping[str, str], bucket: Bucket
+) -> None:
+    words = ("recipe=rest_em", "rounds=3", "evaluation.samples=0", "synthesis.rows_per_shard=null", "verification.rows_per_shard=null")
+    assert 0 == ratchet.run(*words, *s3, "--name", NAME, root=root / "one", env=credentials).code
+    expected = results(ledger_in_bucket(settings, root).ledger)
+    before = {entry.key: entry.bytes for entry in bucket.list("objects/")}
+    said = ratchet("gc", NAME, "--keep-last", "1", root=root / "one", env=credentials)
+    assert 0 == said.code, said.err
+    assert before == {entry.key: entry.bytes for entry in bucket.list("objects/")}
+    done = ratchet("gc", NAME, "--keep-last", "1", "--yes", root=root / "one", env=credentials)
+    assert 0 == done.code, done.err
+    after = {entry.key: entry.bytes for entry in bucket.list("objects/")}
+    gone = {key.split("/")[1] for key in before.keys() - after.keys()}
+    assert len(gone) == int(re.search(r"deleted (\d+) artifacts", done.out)[1])  # type: ignore[index]
+    assert set() == gone & {entry.key.split("/")[1].removesuffix(".json") for entry in bucket.list("manifests/")}
+    assert set() == gone & {folder.name for folder in (root / "one/.ratchet/objects").iterdir()}, "nor is it kept on this machine"
+    again = ratchet.run(*words, *s3, "rounds=4", "--name", NAME, root=root / "other", env=credentials)
+    assert 0 == again.code, again.err
+    run = ledger_in_bucket(settings, root)
+    assert expected == [line for line in results(run.ledger) if line[0] < 4]
+    tries = [event["title"] for event in run.ledger if event["kind"] == "attempt"]
+    assert len(tries) == len(set(tries)), "nothing was made twice"
+    assert set() == gone & {entry.key.split("/")[1] for entry in bucket.list("objects/")}
