@@ -8,7 +8,6 @@ job that SLURM requeues is the same attempt, begun again.
 """
 
 import contextlib
-import importlib.metadata
 import os
 import platform
 import signal
@@ -134,6 +133,8 @@ def _started(claim: Claim, attempt: int, began: float) -> None:
 def circumstances(spec: dict[str, Any]) -> dict[str, Any]:
     """Host, versions, threads and source digest: what a result should not depend on, for when it does."""
     packages = [name for name in ("torch", "transformers", "trl", "math-verify", "numpy") if name.replace("-", "_") in sys.modules]
+    if packages:
+        import importlib.metadata  # a quarter of the start of a job that needs none
     return {
         "host": platform.node(),
         "python": platform.python_version(),

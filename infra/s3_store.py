@@ -26,7 +26,7 @@ from ratchet.artifacts import MANIFEST, Manifest, Opened
 from ratchet.errors import CorruptArtifact
 from ratchet.identity import canonical, file_sha256
 from ratchet.infra.bucket import PAGE, Bucket
-from ratchet.infra.bucket_errors import WrongSize
+from ratchet.infra.bucket_errors import StoreAway, WrongSize
 from ratchet.infra.bucket_runs import BucketRuns
 from ratchet.infra.bucket_transfer import download_all, upload_all
 from ratchet.infra.claims import Lock
@@ -103,11 +103,11 @@ class S3Store:
 
     def find(self, identity: str) -> Manifest | None:
         if identity not in self._found:
-            if self._listed_absent(identity):
+            if self._listed_absent(identity) and not self._outbox(identity).exists():
                 return None
             body = self.bucket.read(_manifest(identity))
             if body is None:
-                return None
+                return self._sent_late(identity)
             self._learn(identity, body.data, body.etag)
         return self._found[identity].manifest
 
@@ -279,19 +279,45 @@ class S3Store:
         return self.cache.draft(identity, attempt)
 
     def publish(self, draft: Path, **facts: Unpack[Facts]) -> tuple[Manifest, bool]:
+        """As every store does; if the bucket stays away, what was made waits on this machine for whoever asks for it next."""
         manifest = seal(draft, facts)
+        try:
+            return self._send(draft, manifest)
+        except StoreAway as away:
+            waiting = self._outbox(manifest.identity)
+            waiting.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(OSError):  # one waits there already
+                draft.rename(waiting)
+            raise StoreAway(f"{away}\n  what was made waits in {waiting}, and is sent by the next command that asks for it") from None
+
+    def _send(self, draft: Path, manifest: Manifest) -> tuple[Manifest, bool]:
+        """Upload the files, then put the manifest, if there is none; the folder becomes the local copy."""
         made = json.loads((draft / MADE).read_bytes())
         upload_all(self.bucket, {self._file(manifest, name): draft / name for name in manifest.files}, self.part_bytes)
         text = canonical({**asdict(manifest), "digest": manifest.digest, "made": made})
         while not self.bucket.write_new(_manifest(manifest.identity), text):
             self._forget(manifest.identity)
-            if winner := self.find(manifest.identity):
+            if body := self.bucket.read(_manifest(manifest.identity)):
+                winner = self._learn(manifest.identity, body.data, body.etag).manifest
                 note_difference(self.state, manifest, winner)
                 self._keep(draft, winner) if winner.digest == manifest.digest else shutil.rmtree(draft, ignore_errors=True)
                 return winner, False
         self._read(manifest.identity, text)
         self._keep(draft, manifest)
         return manifest, True
+
+    def _outbox(self, identity: str) -> Path:
+        return self.state / "outbox" / identity
+
+    def _sent_late(self, identity: str) -> Manifest | None:
+        """What an attempt on this machine made while the bucket was away, published now; None if there is nothing such."""
+        waiting = self._outbox(identity)
+        if not waiting.exists():
+            return None
+        with Lock(waiting.with_name(f"{identity}.lock")) as lock:
+            if not lock.try_acquire() or not waiting.exists():
+                return None  # somebody is at it
+            return self._send(waiting, parse(waiting, identity, (waiting / MANIFEST).read_bytes()))[0]
 
     def publish_json(self, name: str, value: Mapping[str, Any], *, kind: str) -> Manifest:
         return publish_json(self, name, value, kind)
@@ -306,6 +332,7 @@ class S3Store:
             self.bucket.write(f"quarantine/{identity}.{moment}.json", text)
             self.bucket.delete(_manifest(identity))
         self._forget(identity)
+        shutil.rmtree(self._outbox(identity), ignore_errors=True)
         if self.cache.has(identity):
             return self.cache.quarantine(identity)
         aside = self.state / "quarantine" / f"{identity}.{moment}"
@@ -323,6 +350,7 @@ class S3Store:
         self._forget(identity)
         self.bucket.delete_all([entry.key for entry in self.bucket.list(f"objects/{identity}/")])
         self.cache.remove(identity)
+        shutil.rmtree(self._outbox(identity), ignore_errors=True)
         shutil.rmtree(self.state / "files" / identity, ignore_errors=True)
 
     def leftovers(self) -> list[Leftover]:

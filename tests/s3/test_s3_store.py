@@ -125,6 +125,28 @@ def test_of_twelve_processes_that_publish_one_stage_exactly_one_wins(machine: St
         assert f"by {winner}" == text_in(machine(name))
 
 
+def test_what_was_made_while_the_bucket_was_away_is_not_lost(machine: Store, proxy: Proxy) -> None:
+    """Hours of training are not to depend on some minutes of S3."""
+    for part in ("objects/", MANIFEST_OF_ONE):
+
+        def away(method: str, path: str, part: str = part) -> bool:
+            proxy.away = proxy.away or (method == "PUT" and part in path)
+            return False
+
+        store = machine(patience_s=0.3)
+        proxy.once.append((away, ""))
+        with pytest.raises(StoreAway, match=f"(?s)does not answer.*what was made waits in .*/outbox/{ONE}"):
+            publish(store, "text", made={"host": "h"})
+        proxy.reset()
+        assert [] == [folder for folder in (store.state / "drafts").iterdir() if folder.name.startswith(ONE)]
+        later = machine()
+        later.survey([])
+        assert "rollouts" == (later.find(ONE) or pytest.fail("nothing")).kind
+        assert ("text", "h") == (text_in(machine("other")), machine("other").made(ONE)["host"])
+        assert [] == [folder for folder in (store.state / "outbox").iterdir() if folder.is_dir()]
+        later.remove(ONE)
+
+
 def _publish_large(store: S3Store) -> None:
     draft = store.draft(ONE, "1")
     (draft / "rows").write_bytes(bytes(3 * PART))
