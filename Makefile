@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := run
-.PHONY: run test test-long check format lint types unit clean
+.PHONY: run test test-long chaos check format lint types unit clean
 
 run: $(READY)  ## B-STaR on the embedded default, at most 4 minutes on 2 cores
 	$(BIN)/ratchet run recipe=b_star
@@ -32,6 +32,11 @@ unit: $(READY)
 
 test-long: $(READY)  ## the same proofs on the real tiny policy, minutes rather than seconds
 	$(BIN)/python -m pytest
+
+N ?= 3
+SEED ?= 0
+chaos: $(READY)  ## N schedules of deaths against runs on a Slurm of their own, from SEED on; about a minute each, as root
+	$(BIN)/python -m pytest tests/chaos -k schedule_of --chaos $(N) --chaos-seed $(SEED)
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

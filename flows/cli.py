@@ -229,15 +229,16 @@ def _fork(given: argparse.Namespace) -> int:
 def _plan(given: argparse.Namespace) -> int:
     from ratchet.flows.plan import plan
     from ratchet.flows.tables import console, plan_table
-    from ratchet.infra.store import LocalStore
+    from ratchet.infra.stores import enter
 
     config = _config(given)
     run = _folder(given, config["name"], config.get("root"))
     found = plan(run, config)
     if given.verify:
-        store = LocalStore(state=run.state)
+        store = enter(run, config.get("store"))
         for line in found.lines:
-            if line.identity and line.fate == "reuse":
+            if line.identity and store.find(line.identity):  # what `gc` deleted is passed by
+                store.verify(line.identity)
                 store.open(line.identity)  # with its shards
     if given.json:
         _emit({"run": run.name, **asdict(found)})
@@ -254,11 +255,10 @@ def _plan(given: argparse.Namespace) -> int:
 
 
 def _runs(given: argparse.Namespace) -> int:
-    from ratchet.flows.summary import summary_of
     from ratchet.infra.runs import find_root, runs_under
 
     root = find_root(given.root)
-    summaries = [summary_of(run) for run in runs_under(root)]
+    summaries = [_seen(run) for run in runs_under(root)]
     if given.json:
         _emit([{key: value for key, value in asdict(run).items() if key not in ("stages", "config")} for run in summaries])
         return 0
@@ -268,10 +268,20 @@ def _runs(given: argparse.Namespace) -> int:
     return 0
 
 
-def _show(given: argparse.Namespace) -> int:
+def _seen(run: Any) -> Any:
+    """A run as it stands, wherever it is driven from."""
     from ratchet.flows.summary import summary_of
+    from ratchet.infra.stores import refresh
 
-    run = summary_of(_folder(given, given.name))
+    return summary_of(run, elsewhere=refresh(run, _warn))
+
+
+def _warn(text: str) -> None:
+    sys.stderr.write(f"ratchet: {text}\n")
+
+
+def _show(given: argparse.Namespace) -> int:
+    run = _seen(_folder(given, given.name))
     if given.json:
         _emit(asdict(run))
         return 0
@@ -288,9 +298,7 @@ def _show(given: argparse.Namespace) -> int:
 
 
 def _compare(given: argparse.Namespace) -> int:
-    from ratchet.flows.summary import summary_of
-
-    runs = [summary_of(_folder(given, name)) for name in given.names]
+    runs = [_seen(_folder(given, name)) for name in given.names]
     if given.json:
         _emit([{"name": run.name, "rounds": [asdict(row) for row in run.rounds]} for run in runs])
         return 0

@@ -12,6 +12,7 @@ from ratchet import __version__
 from ratchet.artifacts import Artifact, Manifest
 from ratchet.errors import InputError, StageFailed
 from ratchet.flows.build import build
+from ratchet.flows.collected import Sparing, collected
 from ratchet.flows.compose import OPERATIONS, Config, differing, science, science_hash
 from ratchet.flows.job import job_of
 from ratchet.flows.loop import Journal, Recipe, Stages, self_train
@@ -260,6 +261,7 @@ def drive(run: RunFolder, config: Config, *, overrides: Sequence[str] = (), view
     with ExitStack() as stack:
         in_hand = stack.enter_context(held(run, store))
         open_run(run, config, overrides)
+        store.survey(event["identity"] for event in run.ledger if event["kind"] == "published")
         taken_over = begun(run, store)
         recorder = Recorder(run, store, views, in_hand)
         recorder.append("driver", process=this_process(), command=sys.argv, operations={k: config[k] for k in sorted(OPERATIONS) if k in config})
@@ -273,8 +275,10 @@ def drive(run: RunFolder, config: Config, *, overrides: Sequence[str] = (), view
             recorder.asked(stages)
             return [manifest.artifact for manifest in launcher.make(stages)]
 
+        sparing = Sparing(collected(run.ledger), store, make)
+
         def stages(round: int) -> Stages:
-            return Stages(parts, make, lambda artifact: knobs_of(store.open(artifact.identity)), config["seed"], round)
+            return Stages(parts, sparing.make, lambda artifact: knobs_of(store.open(artifact.identity)), config["seed"], round)
 
         already = sum(1 for event in run.ledger if event["kind"] == "stopped")
         state = self_train(recipe, stages, rounds=config["rounds"], on_empty=config["on_empty"], journal=recorder, begun=taken_over)

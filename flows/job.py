@@ -73,12 +73,12 @@ def perform(store: Store, identity: str, attempt: int) -> int:
     forget()
     claim = Claim(store.state / "claims" / identity)
     with _fence(claim):
-        if store.find(identity):
-            return 0
         began = time.time()
-        _started(claim, attempt, began)
         draft: Path | None = None
         try:
+            if store.find(identity):
+                return 0
+            _started(claim, attempt, began)
             draft = store.draft(identity, f"{attempt}.{platform.node()}.{os.getpid()}")  # a requeued job's own, should the former still live
             _work(store, claim, identity, attempt, draft, began)
         except Interrupted as wish:

@@ -13,10 +13,13 @@ from ratchet.errors import InputError
 from ratchet.flows.units import asked, chosen, claim_of
 from ratchet.infra.lease import Lease
 from ratchet.infra.runs import RunFolder
+from ratchet.infra.store import Store
 from ratchet.infra.stores import store_of
 from ratchet.stages import VERBS
 
 POLL_S = 0.3
+ASK_S = 2.0
+"""The same where asking what is published goes over a network."""
 
 
 def print_logs(run: RunFolder, round: int | None, verb: str | None, *, follow: bool) -> int:
@@ -24,24 +27,23 @@ def print_logs(run: RunFolder, round: int | None, verb: str | None, *, follow: b
     run.opening()
     if verb is not None and verb not in VERBS:
         raise InputError(f"there is no verb {verb!r}", got=f"--stage {verb}", allowed=", ".join(VERBS))
-    printer = Printer()
+    store, printer = store_of(run), Printer()
     while True:
         held = follow and Lease.is_held(run)  # asked before reading, so that the last words are read too
-        for title, log in _logs(run, round, verb, yet=held):
+        for title, log in _logs(run, store, round, verb, yet=held):
             printer.print(title, log, whole_lines=held)
         sys.stdout.flush()
         if not held:
             break
-        time.sleep(POLL_S)
+        time.sleep(POLL_S if store.runs is None else ASK_S)
     if not printer.read:
         which = "its stages" if round is None and verb is None else "the stages asked for"
         sys.stderr.write(f"ratchet: {run.name}: {which} printed nothing\n")
     return 0
 
 
-def _logs(run: RunFolder, round: int | None, verb: str | None, *, yet: bool) -> Iterator[tuple[str, Path]]:
+def _logs(run: RunFolder, store: Store, round: int | None, verb: str | None, *, yet: bool) -> Iterator[tuple[str, Path]]:
     """The title and log of every attempt, in the order the stages were asked; with `yet`, stages may be missing that come later."""
-    store = store_of(run)
     stages = asked(run.ledger, store)
     seen = set()
     for stage in stages if yet else chosen(stages, round, verb):

@@ -48,8 +48,7 @@ def seal(draft: Path, facts: Facts) -> Manifest:
     )
     (draft / MADE).write_bytes(canonical({"published": time.time(), **facts.get("made", {})}))
     (draft / MANIFEST).write_bytes(text_of(manifest))
-    sync_all(draft.rglob("*"))
-    sync(draft)
+    sync_all([draft, *draft.rglob("*")])
     return manifest
 
 

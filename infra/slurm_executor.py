@@ -6,7 +6,9 @@ published artifact, the state comes from one `squeue` for all jobs (accounting i
 and a job is known by its id *and* its name, which is its batch's alone, since ids are used again.
 """
 
+import os
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -110,6 +112,7 @@ class Slurm:
         import submitit
 
         executor = submitit.SlurmExecutor(folder=_folder(job, name), python=f"{python}{shlex.quote(self.python or sys.executable)} -P")
+        executor._make_submission_command = _command
         parameters = executor._convert_parameters(dict(asked))
         step = [f"--cpus-per-task={asked['cpus_per_task']}", *parameters.pop("srun_args", ())]  # srun does not take it from sbatch
         executor.update_parameters(
@@ -289,6 +292,16 @@ def _words(seen: Seen) -> str:
     if seen.state == "FAILED":
         return f"FAILED, {f'killed by signal {signal}' if signal else f'exit code {code}'}"
     return seen.state
+
+
+WITH_US = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.getppid() == int(sys.argv[1]) and os.execv(sys.argv[2], sys.argv[2:])"
+"""Becomes a command that the kernel kills with its parent (PR_SET_PDEATHSIG)."""
+
+
+def _command(file: Path) -> list[str]:
+    """`sbatch`, which tries for seconds and must not submit what its driver, dead meanwhile, is thought not to have submitted."""
+    sbatch = shutil.which("sbatch")
+    return [sys.executable, "-I", "-S", "-c", WITH_US, str(os.getpid()), sbatch, str(file)] if sbatch else ["sbatch", str(file)]
 
 
 def _folder(job: Job, name: str) -> Path:

@@ -150,7 +150,7 @@ def refresh(run: RunFolder, warn: Warn) -> str | None:
     if not spec or not place_of(spec):
         return None
     try:
-        store = enter(run, {**spec, "patience_s": GLANCE_S}, lambda text: None)
+        store = enter(run, {**spec, "patience_s": GLANCE_S, "timeout_s": GLANCE_S}, lambda text: None)
         return store.runs.holder(run.name) if store.runs else None
     except (RatchetError, OSError) as error:
         warn(f"{run.name} is shown as this machine last knew it: {error}")

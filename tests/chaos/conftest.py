@@ -1,7 +1,5 @@
 """How much chaos there is, and where it takes place."""
 
-import os
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.chaos.cluster import Cluster
 from tests.chaos.schedule import QUICK
+from tests.chaos.site import BUCKET, Site
 from tests.chaos.world import undisturbed
+from tests.cluster.clusters import CLUSTER, SERVER, S3Server, need_installed, s3
+from tests.s3.proxy import Proxy
 from tests.toys.drive import Warm
 
 
@@ -28,20 +28,31 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
-    """A Slurm that may be broken."""
-    if os.geteuid() != 0 or shutil.which("slurmctld") is None:
-        pytest.skip("chaos needs root, and a Slurm of its own to break: infra/slurm/cluster.sh install")
-    with tempfile.TemporaryDirectory(prefix="ratchet-chaos-", ignore_cleanup_errors=True) as folder:
-        cluster = Cluster(Path(folder))
+def site() -> Iterator[Site]:
+    """A Slurm and an S3 server that may be broken."""
+    need_installed(CLUSTER)
+    need_installed(SERVER)
+    with tempfile.TemporaryDirectory(prefix="ratchet-chaos-", ignore_cleanup_errors=True) as folder, s3() as server:
+        proxy = Proxy(server.endpoint)
+        site = Site(Path(folder), server, proxy)
+        make_bucket(server)
         try:
-            cluster.up()
-            yield cluster
+            site.up()
+            yield site
         finally:
-            cluster.down()
+            site.down()
+            proxy.close()
+
+
+def make_bucket(server: S3Server) -> None:
+    import boto3
+
+    key, secret = server.credentials["AWS_ACCESS_KEY_ID"], server.credentials["AWS_SECRET_ACCESS_KEY"]
+    client = boto3.client("s3", endpoint_url=server.endpoint, region_name="us-east-1", aws_access_key_id=key, aws_secret_access_key=secret)
+    client.create_bucket(Bucket=BUCKET)
 
 
 @pytest.fixture(scope="session")
-def whole(ratchet: Warm, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Any], int]:
-    """The undisturbed run's results, and how many artifacts it has."""
+def whole(ratchet: Warm, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """The undisturbed run's results."""
     return undisturbed(ratchet, tmp_path_factory.mktemp("undisturbed"))

@@ -32,6 +32,8 @@ class Death:
     begins: int
     slow: bool
     """It takes longer than a test that runs with every change may."""
+    in_bucket: bool
+    """It strikes a run whose store is in a bucket."""
 
     def strike(self, world: World, rng: random.Random) -> Strike:
         with world.strike(self.name, self.codes, self.begins) as strike:
@@ -43,9 +45,9 @@ class Death:
 DEATHS: dict[str, Death] = {}
 
 
-def death(*codes: int, begins: int = 0, slow: bool = False) -> Callable[[Act], Act]:
+def death(*codes: int, begins: int = 0, slow: bool = False, in_bucket: bool = False) -> Callable[[Act], Act]:
     def enter(act: Act) -> Act:
-        DEATHS[act.__name__] = Death(name=act.__name__, act=act, codes=codes, begins=begins, slow=slow)
+        DEATHS[act.__name__] = Death(name=act.__name__, act=act, codes=codes, begins=begins, slow=slow, in_bucket=in_bucket)
         return act
 
     return enter
@@ -68,6 +70,15 @@ def driver_killed_at_a_ledger_write(world: World, rng: random.Random) -> None:
 @death(KILLED)
 def driver_killed_before_the_submit(world: World, rng: random.Random) -> None:
     world.doomed(Die(f"{EXECUTOR}._sbatch", rng.randint(1, 3), "before"))
+
+
+@death(KILLED)
+def driver_killed_while_it_submits(world: World, rng: random.Random) -> None:
+    """Its `sbatch` stands still, and goes on only when the next driver has long submitted the same."""
+    sbatch = world.child("sbatch")
+    with world.stopped(sbatch):
+        world.kill()
+        world.during(rng.uniform(0, 3))
 
 
 @death(KILLED)
@@ -117,7 +128,7 @@ def more_drivers_at_once(world: World, rng: random.Random) -> None:
 @death(FAILED, begins=1)
 def job_cancelled(world: World, rng: random.Random) -> set[str]:
     id, identity, _ = world.job_at_work()
-    world.cluster.says("scancel", id)
+    world.site.says("scancel", id)
     world.during(2)
     return {identity}
 
@@ -125,21 +136,21 @@ def job_cancelled(world: World, rng: random.Random) -> set[str]:
 @death(begins=1)
 def job_requeued(world: World, rng: random.Random) -> set[str]:
     id, identity, _ = world.job_at_work()
-    world.cluster.says("scontrol", "requeue", id, must=False)  # it may be over by now
+    world.site.answers("scontrol", "requeue", id)  # it may be over by now
     return {identity}
 
 
 @death(begins=1)
 def jobs_preempted(world: World, rng: random.Random) -> None:
     world.job_at_work()
-    id = world.cluster.says("sbatch", "--parsable", "-p", "high", "-N", "2", "--exclusive", "-o", "/dev/null", "--wrap", f"sleep {rng.randint(1, 4)}")
-    world.go(lambda: not world.cluster.says("squeue", "-h", "-j", id, must=False))
+    id = world.site.says("sbatch", "--parsable", "-p", "high", "-N", "2", "--exclusive", "-o", "/dev/null", "--wrap", f"sleep {rng.randint(1, 4)}")
+    world.go(lambda: not world.site.answers("squeue", "-h", "-j", id))
 
 
 @death(begins=1)
 def job_warned_of_its_walltime(world: World, rng: random.Random) -> set[str]:
     id, identity, _ = world.job_at_work()
-    world.cluster.says("scancel", "--signal=USR2", id)
+    world.site.says("scancel", "--signal=USR2", id)
     return {identity}
 
 
@@ -149,8 +160,8 @@ def job_out_of_walltime(world: World, rng: random.Random) -> set[str]:
     states = rng.choice(("running", "running,completing"))
     id, identity, pid = world.job_at_work()
     with world.stopped(pid):
-        world.cluster.says("scontrol", "update", f"JobId={id}", "EndTime=now", must=False)
-        world.go(lambda: not world.cluster.says("squeue", "-h", "-t", states, "-j", id, must=False))
+        world.site.answers("scontrol", "update", f"JobId={id}", "EndTime=now")
+        world.go(lambda: not world.site.answers("squeue", "-h", "-t", states, "-j", id))
     return {identity}
 
 
@@ -167,9 +178,9 @@ def job_out_of_memory(world: World, rng: random.Random) -> None:
 @death()
 def job_suspended(world: World, rng: random.Random) -> set[str]:
     id, identity, _ = world.job_at_work()
-    world.cluster.says("scontrol", "suspend", id, must=False)
+    world.site.answers("scontrol", "suspend", id)
     world.during(rng.uniform(1, 4))
-    world.cluster.says("scontrol", "resume", id, must=False)
+    world.site.answers("scontrol", "resume", id)
     return {identity}
 
 
@@ -178,43 +189,43 @@ def job_suspended(world: World, rng: random.Random) -> set[str]:
 
 @death()
 def controller_restarted(world: World, rng: random.Random) -> None:
-    world.cluster("stop-controller")
+    world.site("stop-controller")
     try:
         world.during(rng.uniform(0, 4))
     finally:
-        world.cluster("start-controller")
+        world.site("start-controller")
 
 
 @death()
 def controller_hangs(world: World, rng: random.Random) -> None:
     """A submission meanwhile is said to have failed, and is done when the controller goes on."""
-    with world.cluster.frozen("slurmctld"):
+    with world.site.frozen("slurmctld"):
         world.during(rng.uniform(2, 8))
 
 
 @death()
 def node_drained(world: World, rng: random.Random) -> None:
     node = rng.choice(("node1", "node2"))
-    world.cluster.says("scontrol", "update", f"NodeName={node}", "State=DRAIN", "Reason=chaos")
+    world.site.says("scontrol", "update", f"NodeName={node}", "State=DRAIN", "Reason=chaos")
     world.during(rng.uniform(1, 4))
-    world.cluster.says("scontrol", "update", f"NodeName={node}", "State=RESUME", must=False)  # it may have come back by itself
+    world.site.answers("scontrol", "update", f"NodeName={node}", "State=RESUME")  # it may have come back by itself
 
 
 @death(begins=1)
 def node_down(world: World, rng: random.Random) -> None:
     world.job_at_work()
     node = rng.choice(("node1", "node2"))
-    world.cluster.says("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=chaos")
+    world.site.says("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=chaos")
     world.during(rng.uniform(1, 4))
-    world.cluster.says("scontrol", "update", f"NodeName={node}", "State=RESUME", must=False)  # it may have come back by itself
+    world.site.answers("scontrol", "update", f"NodeName={node}", "State=RESUME")  # it may have come back by itself
 
 
 @death()
 def node_daemon_restarted(world: World, rng: random.Random) -> None:
     node = rng.choice("12")
-    world.cluster("kill-node", node)
+    world.site("kill-node", node)
     world.during(rng.uniform(0, 2))
-    world.cluster("start-node", node)
+    world.site("start-node", node)
 
 
 @death(FAILED, begins=1, slow=True)
@@ -222,32 +233,32 @@ def node_lost(world: World, rng: random.Random) -> None:
     """With its jobs; it is back before, or after, it is missed."""
     world.job_at_work()
     node = rng.choice("12")
-    world.cluster("kill-node", node, "--with-jobs")
+    world.site("kill-node", node, "--with-jobs")
     world.during(rng.choice((0.0, 5.0, 25.0)))
-    world.cluster("start-node", node)
+    world.site("start-node", node)
 
 
 @death(begins=1, slow=True)
 def node_cut_off(world: World, rng: random.Random) -> None:
     """A job that hung goes on there while, on the other node, another takes its place."""
     id, _, pid = world.job_at_work()
-    node = world.cluster.says("squeue", "-h", "-j", id, "-o", "%N", must=False)
+    node = world.site.answers("squeue", "-h", "-j", id, "-o", "%N")
     if not node:
         raise Missed
     with world.stopped(pid):
-        world.cluster("kill-node", node[-1])
-        world.go(lambda: world.cluster.says("squeue", "-h", "-j", id, "-t", "running", "-o", "%N", must=False) not in (node, ""))
+        world.site("kill-node", node[-1])
+        world.go(lambda: world.site.answers("squeue", "-h", "-j", id, "-t", "running", "-o", "%N") not in (node, ""))
     world.during(rng.uniform(0, 5))
-    world.cluster("start-node", node[-1])
+    world.site("start-node", node[-1])
 
 
 @death()
 def accounting_down(world: World, rng: random.Random) -> None:
-    world.cluster("stop-accounting")
+    world.site("stop-accounting")
     try:
         world.during(rng.uniform(1, 4))
     finally:
-        world.cluster("start-accounting")
+        world.site("start-accounting")
 
 
 # Of what lies below
@@ -256,7 +267,7 @@ def accounting_down(world: World, rng: random.Random) -> None:
 @death(FAILED, begins=1)
 def disk_full(world: World, rng: random.Random) -> None:
     world.during(rng.uniform(0, 1.5))
-    with world.cluster.full():
+    with world.site.full():
         end = time.monotonic() + rng.uniform(1, 3)
         world.go(lambda: time.monotonic() > end, restart=False)
 
@@ -265,3 +276,22 @@ def disk_full(world: World, rng: random.Random) -> None:
 def clocks_wrong(world: World, rng: random.Random) -> None:
     """By less than the five minutes that munge allows; from now on, for whoever starts."""
     world.clocks({whose: rng.uniform(-290, 290) for whose in ("driver", "node1", "node2")})
+
+
+@death(in_bucket=True)
+def store_failing(world: World, rng: random.Random) -> None:
+    """Of its answers some are 500 or 503, late, torn, or lost."""
+    world.site.proxy.rate = rng.uniform(0.1, 0.3)
+    try:
+        world.during(rng.uniform(3, 6))
+    finally:
+        world.site.proxy.rate = 0.0
+
+
+@death(in_bucket=True)
+def store_away(world: World, rng: random.Random) -> None:
+    world.site.proxy.away = True
+    try:
+        world.during(rng.uniform(1, 5))
+    finally:
+        world.site.proxy.away = False

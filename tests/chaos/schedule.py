@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from tests.chaos.deaths import DEATHS, Death
 
-STRIKES = 12
+STRIKES = 14
 """About how many deaths a schedule deals."""
 
 
@@ -17,6 +17,10 @@ class Schedule:
     @property
     def names(self) -> list[str]:
         return [death.name for death in self.deaths]
+
+    @property
+    def in_bucket(self) -> bool:
+        return any(death.in_bucket for death in self.deaths)
 
     @property
     def replay(self) -> str:

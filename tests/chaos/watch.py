@@ -7,9 +7,10 @@ from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from ratchet.infra.claims import INTERRUPTED, Claim
-from tests.chaos.cluster import Cluster
+from ratchet.infra.claims import INTERRUPTED
+from tests.chaos.site import Site
 
 EVERY_S = 0.2
 
@@ -23,7 +24,7 @@ Attempt = tuple[str, int]
 class Watcher:
     """Looks on in a thread of its own from `start` to `stop`."""
 
-    cluster: Cluster
+    site: Site
     root: Path
     units: dict[Place, Attempt] = field(default_factory=dict[Place, Attempt])
     jobs: dict[str, Place] = field(default_factory=dict[str, Place])
@@ -51,18 +52,13 @@ class Watcher:
 
     def look(self) -> None:
         self._learn()
-        queue = [line.split() for line in self.cluster.queue()]
+        queue = [line.split() for line in self.site.queue()]
         now = time.monotonic()
-        self._learn()
+        self._learn()  # of what was submitted meanwhile
+        self._note({id: state for id, _, state in queue}, now)
         living = defaultdict(list)
-        for id, _, state in queue:
-            if self.states.get(id) != state:
-                self.changes.append((now, f"{id} {state}"))
-        for id in self.states.keys() - {id for id, *_ in queue}:
-            self.changes.append((now, f"{id} over"))
-        self.states = {id: state for id, _, state in queue}
         for id, name, state in queue:
-            self.jobs[id] = place = name, int(id.partition("_")[2] or 0)
+            self.jobs[id] = place = place_of(name, id)
             attempt = self.units.get(place)
             if attempt and state != "COMPLETING" and not self._is_done(*attempt):
                 living[attempt[0]].append(f"{id} {state}")
@@ -71,19 +67,25 @@ class Watcher:
             if len(jobs) > 1:
                 self.twice.append(f"{identity[:8]} had {len(jobs)} living jobs at once: {', '.join(jobs)}")
 
+    def _note(self, states: dict[str, str], now: float) -> None:
+        for id in sorted({*states, *self.states}):
+            if self.states.get(id) != states.get(id):
+                self.changes.append((now, f"{id} {states.get(id, 'over')}"))
+        self.states = states
+
     def _learn(self) -> None:
+        """Of every claim, which jobs it knows: recorded, intended, or given up."""
         for folder in (self.root / ".ratchet" / "claims").glob("*"):
-            claim = Claim(folder)
-            intents = [claim.folder / "intent.json", *claim.folder.glob("attempts/*/intent.json")]
-            for intent in filter(None, (read(lambda path=path: json.loads(path.read_text())) for path in intents)):
-                self.units[intent["name"], intent["index"]] = folder.name, intent["attempt"]
-            if (job := read(lambda claim=claim: claim.job())) and "job_id" in job["job"]:
-                self.units[job["job"]["name"], int(job["job"]["job_id"].partition("_")[2] or 0)] = folder.name, job["attempt"]
+            for path in (folder / "intent.json", *folder.glob("attempts/*/intent.json")):
+                if intent := read(path):
+                    self.units[intent["name"], intent["index"]] = folder.name, intent["attempt"]
+            if (job := read(folder / "job.json")) and "job_id" in job["job"]:
+                self.units[place_of(job["job"]["name"], job["job"]["job_id"])] = folder.name, job["attempt"]
 
     def _is_done(self, identity: str, attempt: int) -> bool:
         """Whether the attempt said its last word: its job is only about to leave."""
-        word = read(lambda: Claim(self.root / ".ratchet" / "claims" / identity).exit(attempt))
-        return bool(word) and word["state"] != INTERRUPTED
+        word = read(self.root / ".ratchet" / "claims" / identity / f"attempts/{attempt}/exit.json")
+        return word is not None and word["state"] != INTERRUPTED
 
     def told(self, born: float) -> list[str]:
         """What the jobs did."""
@@ -98,8 +100,12 @@ class Watcher:
         return any(since - 1 <= at <= until + 1 for at in self.alive[identity])
 
 
-def read(what):  # type: ignore[no-untyped-def]
-    """A claim's file while others write it."""
-    with suppress(OSError, json.JSONDecodeError):
-        return what()
+def place_of(name: str, id: str) -> Place:
+    return name, int(id.partition("_")[2] or 0)
+
+
+def read(path: Path) -> Any:
+    """A file that others write and remove meanwhile; None if it is not there or not whole."""
+    with suppress(OSError, ValueError):
+        return json.loads(path.read_text())
     return None

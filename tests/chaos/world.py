@@ -16,15 +16,15 @@ from ratchet.infra.executors import start_time
 from ratchet.infra.ledger import results
 from ratchet.infra.runs import RunFolder
 from tests.chaos import clock
-from tests.chaos.cluster import Cluster
+from tests.chaos.site import Site
 from tests.chaos.watch import Watcher, read
 from tests.toys.drive import TOYS, Die, Done, Going, Warm
 
 NAME = "run"
 SCIENCE = ("recipe=rest_em", "evaluation.samples=0", "synthesis.rows_per_shard=6", "synthesis.seconds=0.08", "training.seconds=0.5")
-ROUNDS = 1
-"""Of round 0 there are seven batches of jobs and of each other round as many, two arrays among them; a second each if nothing disturbs them."""
-LIMIT_S = 240.0
+ROUNDS = 6
+"""At most. Each has seven batches of jobs, two of them arrays; a second a batch if nothing disturbs it."""
+LIMIT_S = 400.0
 LIVES = 60
 """Drivers that a run takes at most; most deaths take one."""
 
@@ -67,10 +67,12 @@ class Life:
 class World:
     """A root on the cluster's disk, and its run."""
 
-    cluster: Cluster
+    site: Site
     ratchet: Warm
     root: Path
-    rounds: int = ROUNDS
+    rounds: int = 1
+    in_bucket: bool = False
+    """Its store is in the site's bucket."""
     strikes: list[Strike] = field(default_factory=list[Strike])
     lives: list[Life] = field(default_factory=list[Life])
     log: list[str] = field(default_factory=list[str])
@@ -80,13 +82,13 @@ class World:
     def __post_init__(self) -> None:
         self._born = time.monotonic()
         self._driver: tuple[Going, float] | None = None
-        self.beside = self.cluster.state / "beside" / self.root.name  # not on the disk that is filled
+        self.beside = self.site.state / "beside" / self.root.name  # not on the disk that is filled
         self.beside.mkdir(parents=True)
         self.clocks({})
         self.python = self.beside / "python"
         self.python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -P "{clock.__file__}" "$@"\n')
         self.python.chmod(0o755)
-        self.watcher = Watcher(self.cluster, self.root)
+        self.watcher = Watcher(self.site, self.root)
         self.watcher.start()
 
     # The run
@@ -94,11 +96,13 @@ class World:
     @property
     def env(self) -> dict[str, str]:
         names = {"RATCHET_TEST_DRAWS": "draws", "RATCHET_TEST_FEAST": "feast", "RATCHET_TEST_CLOCKS": "clocks"}
-        return {**self.cluster.env, **{name: str(self.beside / file) for name, file in names.items()}}
+        return {**self.site.environment, **{name: str(self.beside / file) for name, file in names.items()}}
 
     @property
     def words(self) -> tuple[str, ...]:
-        where = ("executor=slurm", "executor.grace_s=3", f"executor.python={self.python}")
+        where: tuple[str, ...] = ("executor=slurm", "executor.grace_s=3", f"executor.python={self.python}")
+        if self.in_bucket:
+            where += self.site.store(self.root.name)
         return ("run", *TOYS, *SCIENCE, f"rounds={self.rounds}", "--name", NAME, *where, "--no-prefect")
 
     @property
@@ -117,7 +121,7 @@ class World:
     def published(self) -> int:
         """How many artifacts there are."""
         with suppress(FileNotFoundError):
-            return len(os.listdir(self.root / ".ratchet" / "objects"))
+            return sum(1 for _ in (self.root / ".ratchet" / "objects").iterdir())
         return 0
 
     def say(self, words: str) -> None:
@@ -161,7 +165,7 @@ class World:
                 time.sleep(0.01)
         self.settle()
 
-    def go(self, until: Callable[[], Any], *, restart: bool = True) -> None:
+    def go(self, until: Callable[[], Any], *, restart: bool = True, pause: float = 0.02) -> None:
         """Keep the command going until something is so, or the run is done."""
         while not until():
             self.settle()
@@ -172,12 +176,18 @@ class World:
             if time.monotonic() - self._born > LIMIT_S or len(self.lives) > LIVES:
                 said = next((life.err for life in reversed(self.lives) if life.err), "")
                 raise Endless(f"not done after {LIMIT_S:.0f} s or {LIVES} drivers; one of the last said: {said}")
-            time.sleep(0.02)
+            time.sleep(pause)
 
     def during(self, seconds: float) -> None:
         """Keep the command going for a while."""
         end = time.monotonic() + seconds
         self.go(lambda: time.monotonic() > end)
+
+    def more(self) -> None:
+        """One round more, since the run is done and not yet struck enough."""
+        self.rounds += 1
+        self.done = False
+        self.say(f"the run gets round {self.rounds}")
 
     def finish(self) -> None:
         self.go(lambda: False)
@@ -237,23 +247,35 @@ class World:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
 
-    def job_at_work(self) -> tuple[str, str, int]:
-        """A job that has begun work of some length and has not ended it: its id, its unit's identity, and its process."""
-        found: list[tuple[str, str, int]] = []
-        self.go(lambda: found.extend(self._at_work()) or found)
+    def child(self, name: str) -> int:
+        """A process that the driver started, as soon as there is one of that name."""
+        found: list[int] = []
+
+        def there() -> bool:
+            found[:] = children(self.pid, name)
+            return bool(found)
+
+        self.go(there, pause=0.001)
         if not found:
             raise Missed
         return found[0]
 
+    def job_at_work(self) -> tuple[str, str, int]:
+        """A job that has begun work of some length and has not ended it: its id, its unit's identity, and its process."""
+        self.go(lambda: next(self._at_work(), None))
+        found = next(self._at_work(), None)
+        if found is None:
+            raise Missed
+        return found
+
     def _at_work(self) -> Iterator[tuple[str, str, int]]:
         for claim in self.claims():
-            job = read(claim.job)
-            if not job or read(lambda claim=claim: claim.spec())["verb"] not in ("synthesize", "train"):
-                continue
-            with suppress(OSError, ValueError, IndexError):
-                start = json.loads((claim.attempt(job["attempt"]) / "starts").read_text().splitlines()[-1])
-                if claim.exit(job["attempt"]) is None and start_time(start["pid"]):
-                    yield job["job"]["job_id"], claim.folder.name, start["pid"]
+            job, spec = read(claim.folder / "job.json"), read(claim.folder / "spec.json")
+            if job and spec and spec["verb"] in ("synthesize", "train") and not read(claim.attempt(job["attempt"]) / "exit.json"):
+                with suppress(OSError, ValueError, IndexError):
+                    start = json.loads((claim.attempt(job["attempt"]) / "starts").read_text().splitlines()[-1])
+                    if start_time(start["pid"]):
+                        yield job["job"]["job_id"], claim.folder.name, start["pid"]
 
     def clocks(self, ahead: Mapping[str, float]) -> None:
         """Set the clocks of whoever starts from now on."""
@@ -277,8 +299,17 @@ class World:
         return {c.folder.name: sum(len(path.read_text().splitlines()) for path in c.folder.glob("attempts/*/starts")) for c in self.claims()}
 
 
-def undisturbed(ratchet: Warm, root: Path) -> tuple[list[Any], int]:
-    """What the run makes in one process that nothing disturbs, and how many artifacts that are."""
-    done = ratchet.run(*SCIENCE, f"rounds={ROUNDS}", "--name", NAME, root=root)
+def children(pid: int | None, name: str) -> list[int]:
+    """A process's children of a name."""
+    try:
+        found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [int(child) for child in found if Path(f"/proc/{child}/comm").read_text().strip() == name]
+    except (FileNotFoundError, ProcessLookupError):
+        return []
+
+
+def undisturbed(ratchet: Warm, root: Path) -> list[Any]:
+    """What the run makes in one process that nothing disturbs."""
+    done = ratchet.run(*SCIENCE, f"rounds={ROUNDS}", "--name", NAME, root=root, env={"RATCHET_TEST_HASTE": "1"})
     assert 0 == done.code, done.err
-    return results(RunFolder(root, NAME).ledger), len(os.listdir(root / ".ratchet" / "objects"))
+    return results(RunFolder(root, NAME).ledger)

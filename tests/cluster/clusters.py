@@ -104,6 +104,14 @@ class Cluster:
             time.sleep(0.2)
         return True
 
+    def clear(self) -> None:
+        """Cancel every job, and see them gone."""
+        self.says("scancel", "--quiet", "--user=root")
+        deadline = time.monotonic() + 30
+        while left := self.says("squeue", "-h"):
+            assert time.monotonic() < deadline, f"waited 30 s for jobs to be cancelled: {left}"
+            time.sleep(0.1)
+
     def nodes(self) -> dict[str, str]:
         return dict(line.split() for line in self.says("sinfo", "-h", "-N", "-p", "main", "-o", "%N %T").splitlines())
 

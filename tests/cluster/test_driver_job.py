@@ -20,6 +20,7 @@ WORDS = ("recipe=rest_em", "rounds=0", "evaluation.samples=0", "synthesis.rows_p
 """Seven batches of jobs, one of which works for some seconds."""
 
 
+@pytest.mark.slow
 def test_a_run_whose_driver_was_requeued_is_the_run_that_it_would_have_been(slurm: Cluster, ratchet: Warm, root: Path, tmp_path: Path) -> None:
     log, exports = tmp_path / "log", f"--export=ALL,RATCHET={HOUSE / '.venv/bin/ratchet'}"
     words = ("math", *TOYS, *WORDS, "executor=slurm", "executor.grace_s=5", "--no-prefect", f"root={root}")
@@ -47,7 +48,9 @@ while :; do sleep 0.1; done
 """
 
 
-@pytest.mark.parametrize("told", ["USR1, by which Slurm says that the walltime ends", "requeue, as a preemption does"])
+@pytest.mark.parametrize(
+    "told", ["USR1, by which Slurm says that the walltime ends", pytest.param("requeue, as a preemption does", marks=pytest.mark.slow)]
+)
 def test_the_driver_as_a_job_comes_back_and_resumes(slurm: Cluster, tmp_path: Path, told: str) -> None:
     fake, log = tmp_path / "ratchet", tmp_path / "log"
     fake.write_text(FAKE)

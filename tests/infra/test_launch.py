@@ -1,5 +1,6 @@
 """The launch protocol: whoever dies when, no stage is worked at twice, and none is lost."""
 
+import os
 import sys
 import threading
 import time
@@ -13,7 +14,7 @@ from ratchet.artifacts import Artifact
 from ratchet.errors import InputError, StageFailed
 from ratchet.flows.job import perform_here
 from ratchet.infra.claims import Claim, Lock
-from ratchet.infra.executors import Ending, Job, JobRecord, Look, State
+from ratchet.infra.executors import Ending, Inline, Job, JobRecord, Local, Look, State
 from ratchet.infra.launch import Launcher, tail
 from ratchet.stages import Stage
 from tests.toys.drive import Die, Warm, last_words, wait_until
@@ -80,6 +81,28 @@ def told(made: Launcher) -> list[tuple[Any, ...]]:
 
 def claim(made: Launcher, stage: Stage) -> Claim:
     return Claim(made.store.state / "claims" / stage.identity)
+
+
+def test_a_claim_torn_by_a_power_failure_is_of_a_job_that_is_gone(root: Path) -> None:
+    made = launcher(root, Local())
+    claim(made, ONE).attempt(1).mkdir(parents=True)
+    for name in ("spec.json", "intent.json", "job.json"):
+        (claim(made, ONE).folder / name).write_bytes(b"")
+    made.make([ONE])
+    assert [("attempt", ONE.title, 2), ("published", ONE.title)] == told(made)
+
+
+@pytest.mark.parametrize(("hands", "flushed"), [(Inline(), False), (Local(), False), (Hands(), True)])
+def test_claims_are_flushed_if_their_jobs_outlive_a_power_failure(root: Path, monkeypatch: pytest.MonkeyPatch, hands: Any, flushed: bool) -> None:
+    names: set[str] = set()
+
+    def note(descriptor: int) -> None:
+        names.add(Path(f"/proc/self/fd/{descriptor}").readlink().name.strip(".").partition(".json")[0])
+
+    monkeypatch.setattr(os, "fsync", note)
+    launcher(root, hands).make([ONE])
+    assert names.isdisjoint({"spec", "intent", "job"}) is not flushed
+    assert {"manifest", "records", "made"} <= names or isinstance(hands, Local), "what is published always is; local's job does it itself"
 
 
 def test_a_stage_is_made_once_and_reused_after(root: Path) -> None:

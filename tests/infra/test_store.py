@@ -1,7 +1,9 @@
 """The store: published once, whole, and never silently other than its manifest says."""
 
+import errno
 import json
 import multiprocessing
+import os
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,31 @@ def test_what_is_published_is_found_and_opened(store: LocalStore) -> None:
     assert "text" == (store.open(ONE).folder / "rows").read_text()
     assert "h" == store.made(ONE)["host"]
     assert [] == list((store.state / "drafts").iterdir())
+
+
+def test_what_is_published_was_flushed_whole_and_a_disk_that_fails_publishes_nothing(store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[str] = []
+
+    def fsync(descriptor: int) -> None:
+        path = Path(f"/proc/self/fd/{descriptor}").readlink()
+        flushed.append(path.name)
+        if path.name == "7":
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    draft = store.draft(ONE, "1")
+    for name in range(7):
+        (draft / str(name)).write_text("text")
+    store.publish(draft, identity=ONE, kind="rollouts")
+    assert sorted([*map(str, range(7)), "made.json", MANIFEST, f"{ONE}.1"]) == sorted(flushed[:-1]), "in any order, but before it has its place"
+    assert "objects" == flushed[-1]
+
+    draft = store.draft("b" * 32, "1")
+    for name in range(12):
+        (draft / str(name)).write_text("text")
+    with pytest.raises(OSError, match="Input/output error"):
+        store.publish(draft, identity="b" * 32, kind="rollouts")
+    assert store.find("b" * 32) is None
 
 
 def test_host_time_and_attempt_are_not_in_the_digest(store: LocalStore) -> None:

@@ -20,7 +20,7 @@ from ratchet.infra.bucket_lease import BucketLease
 from ratchet.infra.ledger import Ledger
 from ratchet.infra.runs import RunFolder
 from ratchet.infra.s3_store import S3Store
-from ratchet.infra.stores import S3, enter, held, known_runs, recorded, store_of
+from ratchet.infra.stores import S3, enter, held, known_runs, recorded, refresh, store_of
 from tests.s3.conftest import Store
 from tests.s3.proxy import Proxy
 from tests.toys.drive import wait_until
@@ -150,6 +150,31 @@ def test_every_run_in_the_bucket_is_known_from_any_machine(settings: S3, root: P
     on_disk.ledger.append("run", config={})
     found = known_runs(root / "other", store_of(RunFolder(root / "one", "a")).spec and enter(RunFolder(root / "other", "a"), spec))
     assert [("a", 1), ("c", 1), ("group/b", 1)] == [(run.name, len(list(run.ledger))) for run in found]
+
+
+def test_who_only_looks_sees_what_is_done_elsewhere_and_is_not_kept_waiting(
+    settings: S3, root: Path, machine: Store, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = {"_target_": "ratchet.infra.stores.S3", **vars(settings)}
+    here, there = RunFolder(root / "one", NAME), RunFolder(root / "other", NAME)
+    enter(here, spec)
+    here.ledger.append("run", config={"store": spec})
+    enter(there, spec)
+    told: list[str] = []
+    assert (None, ["run"]) == (refresh(there, told.append), kinds(there.ledger))
+    with machine("one").runs.lease(NAME):
+        here.ledger.append("driver", operations={})
+        assert f"process {os.getpid()}" in (refresh(RunFolder(root / "other", NAME), told.append) or "")
+    assert ["run", "driver"] == kinds(there.ledger)
+    assert [] == told
+    monkeypatch.setattr("ratchet.infra.stores.GLANCE_S", 0.2)
+    proxy.away = True
+    assert refresh(RunFolder(root / "other", NAME), told.append) is None
+    assert f"{NAME} is shown as this machine last knew it: {settings.uri} at {proxy.url} does not answer" in told[0]
+    on_disk = RunFolder(root / "other", "on disk")
+    on_disk.ledger.append("run", config={})
+    assert refresh(on_disk, told.append) is None
+    assert 1 == len(told)
 
 
 # the lease

@@ -131,10 +131,10 @@ def test_what_was_made_while_the_bucket_was_away_is_not_lost(machine: Store, pro
 
         def away(method: str, path: str, part: str = part) -> bool:
             proxy.away = proxy.away or (method == "PUT" and part in path)
-            return False
+            return proxy.away
 
         store = machine(patience_s=0.3)
-        proxy.once.append((away, ""))
+        proxy.once.append((away, "reset"))
         with pytest.raises(StoreAway, match=f"(?s)does not answer.*what was made waits in .*/outbox/{ONE}"):
             publish(store, "text", made={"host": "h"})
         proxy.reset()
@@ -358,6 +358,15 @@ def test_a_survey_answers_for_a_thousand_with_one_request(machine: Store, proxy:
     assert 1 == len(proxy.seen), "manifests that did not change are remembered"
 
 
+def test_what_is_published_after_a_survey_can_be_opened_at_once(machine: Store) -> None:
+    for number, ask in enumerate((text_in, S3Store.made, S3Store.verify, lambda store, identity: store.file(identity, "rows"))):
+        identity = f"{number:032x}"
+        other = machine("other")
+        other.survey([])
+        publish(machine("one"), "text", identity=identity)
+        assert ask(other, identity)
+
+
 def test_a_manifest_that_was_made_anew_is_not_remembered_as_it_was(machine: Store) -> None:
     publish(machine("one"), "first")
     machine("other").survey([ONE])
@@ -399,9 +408,9 @@ def test_leftovers_are_what_no_manifest_names_and_nobody_works_at(machine: Store
     publish(machine("other"), "loser")
     publish(store, "first", identity=TWO)
     store.quarantine(TWO)
-    created = store.bucket.connection.call(lambda client: client.create_multipart_upload(**store.bucket.place(f"objects/{TWO}/half")))
     assert {"set aside by `retry`"} == {left.why for left in store.leftovers()}, "what is young may be at work"
-    monkeypatch.setattr("ratchet.infra.s3_store.ABANDONED_S", -1.0)
+    created = store.bucket.connection.call(lambda client: client.create_multipart_upload(**store.bucket.place(f"objects/{TWO}/half")))
+    monkeypatch.setattr("ratchet.infra.s3_leftovers.ABANDONED_S", -1.0)
     found = {(left.identity, left.why) for left in store.leftovers()}
     assert {
         (TWO, "set aside by `retry`"),

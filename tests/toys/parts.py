@@ -2,6 +2,7 @@
 
 What is slow for real keeps what it did in its scratch folder here too: an attempt goes on where the one before was cut off. With
 `RATCHET_TEST_DRAWS` naming a file, every completion drawn and every step taken is a line in it, so that repeated work can be counted.
+With `RATCHET_TEST_HASTE` set, nothing takes the `seconds` that its config says.
 """
 
 import json
@@ -27,6 +28,12 @@ def crash_point(where: str) -> None:
     with suppress(FileExistsError):  # of two shards that come here at once, one dies
         os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
         os.kill(os.getpid(), 9)
+
+
+def spend(seconds: float) -> None:
+    """Be slow, as a real policy would."""
+    if "RATCHET_TEST_HASTE" not in os.environ:
+        time.sleep(seconds)
 
 
 def feast() -> None:
@@ -110,7 +117,7 @@ class Toss:
 
     def _draw(self, problem: Problem, sample: int, skill: float, seed: int, unit: str) -> str:
         feast()
-        time.sleep(self.seconds)
+        spend(self.seconds)
         crash_point("synthesize")
         count(unit, f"{problem.id}/{sample}")
         rng = random.Random(f"{seed}/{problem.id}/{sample}/{self.temperature}")
@@ -167,7 +174,7 @@ class Practice:
         crash_point("train")
         old = json.loads((policy / "policy.json").read_text())
         for step in range(kept(scratch / "steps.json") or 0, self.STEPS if self.seconds else 0):
-            time.sleep(self.seconds / self.STEPS)
+            spend(self.seconds / self.STEPS)
             count(f"train {seed} {old} {len(examples)}", str(step))
             keep(scratch / "steps.json", step + 1)
         skill = min(0.95, old["skill"] + self.gain * len(examples))

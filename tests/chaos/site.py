@@ -1,4 +1,4 @@
-"""A Slurm of the chaos' own, and the disk that its nodes share."""
+"""A site of the chaos' own: a Slurm, the disk that its nodes share, and a store in a bucket behind a proxy that does harm."""
 
 import os
 import signal
@@ -8,29 +8,37 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.toys.drive import HOUSE, wait_until
+from tests.cluster.clusters import CLUSTER, Cluster, S3Server, script
+from tests.s3.proxy import Proxy
+from tests.toys.drive import wait_until
 
-SCRIPT = HOUSE / "infra/slurm/cluster.sh"
 OPTIONS = ("--nodes", "2", "--memory", "4096", "--min-job-age", "5", "--requeue-delay", "5", "--node-timeout", "10")
 """Seconds where a site has minutes; a job of one CPU gets 512 MB."""
 DISK_MB = 64
+BUCKET = "chaos"
 PREFIX = "ratchet-"
 """How the jobs of runs are called."""
 
 
 @dataclass(frozen=True)
-class Cluster:
-    """Two nodes, accounting, and a disk that can be filled."""
+class Site(Cluster):
+    """Two nodes, accounting, a disk that can be filled, and a bucket that can be kept from answering."""
 
-    state: Path
+    server: S3Server
+    proxy: Proxy
 
     @property
-    def env(self) -> dict[str, str]:
-        return {"SLURM_CONF": str(self.state / "slurm.conf")}
+    def environment(self) -> dict[str, str]:
+        return {**super().environment, **self.server.credentials, "AWS_EC2_METADATA_DISABLED": "true"}
 
     @property
     def disk(self) -> Path:
         return self.state / "disk"
+
+    def store(self, folder: str) -> tuple[str, ...]:
+        """The words that put a run's store into the bucket."""
+        where = ("store=s3", f"store.uri=s3://{BUCKET}/{folder}", f"store.endpoint_url={self.proxy.url}", "store.region=us-east-1")
+        return (*where, "store.timeout_s=5")
 
     def up(self) -> None:
         self("up", *OPTIONS)
@@ -39,31 +47,25 @@ class Cluster:
             subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "ratchet-chaos", str(self.disk)], check=True)
 
     def down(self) -> None:
-        self("down")
+        script(CLUSTER, "down", "--state", str(self.state))
         if self.disk.is_mount():
             subprocess.run(["umount", "--lazy", str(self.disk)], check=True)
 
-    def __call__(self, verb: str, *words: str) -> None:
-        """`cluster.sh VERB …`"""
-        done = subprocess.run([SCRIPT, verb, "--state", self.state, *words], capture_output=True, text=True, check=False)
-        assert 0 == done.returncode, f"cluster.sh {verb}: {done.stdout}{done.stderr}"
-
-    def says(self, *command: str, must: bool = True) -> str:
-        """What one of Slurm's commands prints."""
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **self.env})
-        assert not must or 0 == done.returncode, f"{command}: {done.stdout}{done.stderr}"
-        return done.stdout.strip()
+    def answers(self, *command: str) -> str:
+        """What one of Slurm's commands prints, if only an error."""
+        return self.run(*command).stdout.strip()
 
     def queue(self) -> list[str]:
         """The runs' jobs that are not over, as `ID NAME STATE`."""
         return [line for line in self.says("squeue", "-h", "-r", "-o", "%i %j %T").splitlines() if line.split()[1].startswith(PREFIX)]
 
     def heal(self) -> None:
-        """What the last schedule left: no jobs, all daemons and nodes well."""
+        """After a schedule: no jobs, and all daemons and nodes well; by starting anew, if need be."""
+        self.proxy.reset()
         with suppress(AssertionError):
             self.says("scancel", "--me")
-            for node in ("node1", "node2"):
-                self.says("scontrol", "update", f"NodeName={node}", "State=RESUME", must=False)
+            for node in self.nodes():
+                self.answers("scontrol", "update", f"NodeName={node}", "State=RESUME")
             wait_until(lambda: not self.says("squeue", "-h"), "an empty queue", 30)
             self("status")
             return
@@ -85,12 +87,10 @@ class Cluster:
         """A disk without a byte left."""
         ballast = self.disk / "ballast"
         try:
-            with suppress(OSError), ballast.open("wb", buffering=0) as file:
-                while True:
-                    file.write(b"." * 65536)
-            with suppress(OSError), ballast.open("ab", buffering=0) as file:
-                while True:
-                    file.write(b".")
+            for size in (65536, 1):
+                with suppress(OSError), ballast.open("ab", buffering=0) as file:
+                    while True:
+                        file.write(b"." * size)
             yield
         finally:
             ballast.unlink()
