@@ -3,7 +3,7 @@
 from http import HTTPStatus
 from typing import Any
 
-from ratchet.errors import InputError, RatchetError
+from ratchet.errors import Away, InputError
 
 LATER = {"OperationAborted", "ConditionalRequestConflict", "RequestTimeout", "IncompleteBody", "BadDigest", "XAmzContentSHA256Mismatch", "SlowDown"}
 """Error codes that another try may cure although their HTTP status is the client's (4xx); throttling and 5xx are so anyway."""
@@ -19,7 +19,7 @@ KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "ExpiredT
 CHAIN = "credentials come by boto3's own chain: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, AWS_PROFILE, ~/.aws, or the machine's role"
 
 
-class StoreAway(RatchetError):
+class StoreAway(Away):
     """The store did not answer for longer than the user's patience."""
 
 

@@ -21,6 +21,7 @@ Kinds of events, in the order a run meets them:
 | `decision` | what a controller set, and the artifact with all it was decided on |
 | `advanced` | a round ended: its state's artifact, roles, knobs, metrics |
 | `retried` | artifacts that were set aside, so that their stages run again |
+| `collected` | an artifact that `ratchet gc` deleted, and what the loop may still ask of it |
 | `finished` / `stopped` | the last round ended / the run ended early, and why |
 """
 

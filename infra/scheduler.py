@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from ratchet.errors import RatchetError
+from ratchet.errors import Away, RatchetError
 
 ENDED = {
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "REVOKED", "TIMEOUT",
@@ -22,7 +22,7 @@ LOST = {"BOOT_FAIL", "DEADLINE", "NODE_FAIL", "PREEMPTED", "REVOKED", "TIMEOUT",
 FIELDS = ("JobArrayID", "Name", "State", "Reason", "RestartCnt", "exit_code")
 
 
-class SchedulerAway(RatchetError):
+class SchedulerAway(Away):
     """The scheduler did not answer; nothing follows from that."""
 
 

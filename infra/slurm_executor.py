@@ -234,7 +234,8 @@ class Slurm:
         try:
             picture.jobs = self.scheduler.queue()
         finally:
-            picture.pause = FASTEST_S if picture.jobs != before else min(picture.pause * 1.5, SLOWEST_S)
+            changed = picture.jobs != before  # a long array that moves all the time is not asked for every second
+            picture.pause = max(picture.pause / 2, FASTEST_S) if changed else min(picture.pause * 1.5, SLOWEST_S)
 
     def _seen(self, record: JobRecord) -> Seen | None:
         """A job in the picture; one of another name only has its id."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ratchet.errors import InputError, RatchetError
+from ratchet.errors import Away, InputError
 from ratchet.infra.claims import Lock
 from ratchet.infra.history import history_of
 from ratchet.infra.replay import Ingested, Replay
@@ -38,7 +38,7 @@ LOCK_S = 30.0
 """How long to wait for another process that ingests the same run."""
 
 
-class TrackerAway(RatchetError):
+class TrackerAway(Away):
     """MLflow did not take what a run measured; the next ingest writes it."""
 
 

@@ -5,6 +5,7 @@
     ├── RunHeld             3   another living driver holds the run
     ├── StageFailed         1   a stage did not publish; carries the job's state and the end of its log
     ├── CorruptArtifact     1   a published file is not what its manifest says
+    ├── Away                1   a store, scheduler or tracker did not answer for longer than it is waited for; nothing is lost
     └── NothingSelected     0   a round's selection is empty; `on_empty` decides what that means
 
 A rollout that goes wrong is data (an `outcome`), never one of these.
@@ -55,6 +56,10 @@ class StageFailed(RatchetError):
 
 class CorruptArtifact(RatchetError):
     """A published file is missing or differs from its manifest."""
+
+
+class Away(RatchetError):
+    """Who was asked did not answer, and nothing follows from that: the same command goes on when it is back."""
 
 
 class NothingSelected(RatchetError):

@@ -118,7 +118,7 @@ up() { # PORT
     mkdir -p "$STATE"/{mon,osd,run,log}
     trap 'down; echo "$(basename "$0"): the server did not come up. Next: see $STATE/log" >&2' EXIT
     write_config "$port"
-    { start_monitor "$port"; start_storage; add_user "$port"; start_gateway; } 2>"$STATE/log/up.log"
+    (start_monitor "$port"; start_storage; add_user "$port"; start_gateway) 2>"$STATE/log/up.log"
     trap - EXIT
     echo "up: $(cat "$STATE/endpoint"). Next: set -a; . $STATE/credentials; set +a"
 }
@@ -128,6 +128,7 @@ down() {
     [ -O "$CEPH_CONF" ] || return 0
     rm -f "$STATE/credentials" "$STATE/endpoint"
     for ((number = ${#DAEMONS[@]} - 1; number >= 0; number--)); do stop "$STATE/run/${DAEMONS[$number]}.pid"; done
+    sweep radosgw ceph-osd ceph-mon
     rm -rf "${STATE:?}"/{mon,osd}
 }
 

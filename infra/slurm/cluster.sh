@@ -71,7 +71,7 @@ up() {
         echo "already up: $STATE"
         return 0
     fi
-    is_ours || die "--state must be a folder that is empty or a cluster's; got $STATE, which holds other things"
+    folder_is_ours || die "--state must be a folder that is empty or a cluster's; got $STATE, which holds other things"
     (down) # what is left of a cluster that was not ended, by the options that it had
     [ "$memory_limit" != cgroup ] || need_cgroups
     rm -rf "${STATE:?}/log"
@@ -156,13 +156,14 @@ living_nodes_are_up() {
     done
 }
 
-is_ours() { [ -O "$STATE/options" ] || [ -z "$(ls -A "$STATE" 2>/dev/null)" ]; } # what is in it is believed, and deleted
+folder_is_ours() { [ -O "$STATE/options" ] || [ -z "$(ls -A "$STATE" 2>/dev/null)" ]; } # what is in it is believed, and deleted
 
 down() {
     [ -O "$STATE/options" ] || return 0
     recall
     local daemon
     for daemon in $(daemons | tac); do stop "$(pid_file "$daemon")"; done
+    sweep slurmd slurmctld slurmdbd mariadbd munged
     kill_jobs '*'
     remove_cgroups
     rm -rf "${STATE:?}"/{munge,run,database,controller,spool,gpu}

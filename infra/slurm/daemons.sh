@@ -61,12 +61,12 @@ free_block() {
     die "found no $1 free ports next to each other between 20000 and 30000"
 }
 
+is_ours() { tr '\0' '\n' 2>/dev/null <"/proc/$1/environ" | grep -qxF "RATCHET_STATE=$STATE"; } # PID
+
 # pid_of PID_FILE: the daemon that wrote it, if it lives and is ours.
 pid_of() {
     local pid
-    pid=$(cat "$1" 2>/dev/null) && [ -n "$pid" ] || return 1
-    tr '\0' '\n' 2>/dev/null <"/proc/$pid/environ" | grep -qxF "RATCHET_STATE=$STATE" || return 1
-    echo "$pid"
+    pid=$(cat "$1" 2>/dev/null) && [ -n "$pid" ] && is_ours "$pid" && echo "$pid"
 }
 
 runs() { pid_of "$1" >/dev/null; }
@@ -75,9 +75,23 @@ runs() { pid_of "$1" >/dev/null; }
 stop() {
     local pid
     pid=$(pid_of "$1") || return 0
-    kill "-${2:-TERM}" "$pid" 2>/dev/null || true
-    wait_until 10 gone "$pid" || { kill -KILL "$pid" 2>/dev/null || true; wait_until 10 gone "$pid"; }
+    end "$pid" "${2:-TERM}"
     rm -f "$1"
+}
+
+end() { # PID SIGNAL
+    kill "-$2" "$1" 2>/dev/null || true
+    wait_until 10 gone "$1" || { kill -KILL "$1" 2>/dev/null || true; wait_until 10 gone "$1"; }
+}
+
+# sweep NAME…: end what of these is ours and has no pid file any more.
+sweep() {
+    local name pid
+    for name in "$@"; do
+        while read -r pid; do
+            if is_ours "$pid"; then end "$pid" TERM; fi
+        done < <(grep -lx "$name" /proc/[0-9]*/comm 2>/dev/null | cut -d/ -f3)
+    done
 }
 
 gone() { ! kill -0 "$1" 2>/dev/null || grep -q '^State:.Z' "/proc/$1/status" 2>/dev/null; }

@@ -23,7 +23,7 @@ def violations(world: World, whole: list[Any]) -> list[str]:
 
 def nothing_is_lost(world: World, whole: list[Any]) -> Iterator[str]:
     """Every stage has the digest that it has in the undisturbed run."""
-    made, whole = world.results, [row for row in whole if row[0] <= world.rounds]
+    made, whole = world.traces.results, [row for row in whole if row[0] <= world.rounds]
     if whole != made:
         missing, other = [row for row in whole if row not in made], [row for row in made if row not in whole]
         yield f"the results differ from the undisturbed run's: {missing} became {other}"
@@ -31,9 +31,9 @@ def nothing_is_lost(world: World, whole: list[Any]) -> Iterator[str]:
 
 def published_once(world: World) -> Iterator[str]:
     """By one attempt, written down once, and never differently."""
-    counts = Counter(event["identity"] for event in world.run.ledger if event["kind"] == "published")
+    counts = Counter(event["identity"] for event in world.traces.events("published"))
     yield from (f"{identity[:8]} is published {n} times in the ledger" for identity, n in counts.items() if n > 1)
-    for claim in world.claims():
+    for claim in world.traces.claims():
         words = [word["state"] for n in range(1, claim.attempts() + 1) if (word := claim.exit(n))]
         if words.count("published") > 1:
             yield f"{claim.folder.name[:8]} was published by {words.count('published')} attempts"
@@ -42,7 +42,7 @@ def published_once(world: World) -> Iterator[str]:
 
 def begun_once(world: World) -> Iterator[str]:
     """And once more at most for each strike that hit it and may cost that."""
-    for identity, begun in world.starts().items():
+    for identity, begun in world.traces.starts().items():
         may = 1 + sum(strike.begins for strike in hits(world, identity))
         if begun > may:
             yield f"{identity[:8]} was begun {begun} times; the strikes on it allow {may}"
@@ -62,7 +62,7 @@ def hits(world: World, identity: str) -> list[Strike]:
 def drawn_once(world: World) -> Iterator[str]:
     """Each piece of work was done once, but for what a killed attempt had under way; and no two processes took turns at one unit."""
     units = defaultdict(list)
-    for draw in world.draws():
+    for draw in world.traces.draws():
         units[draw["unit"]].append(draw)
     may = sum(strike.begins for strike in world.strikes)
     for unit, draws in units.items():
@@ -97,9 +97,9 @@ def drivers_ended_as_they_may(world: World) -> Iterator[str]:
 
 def nothing_is_left_to_do(world: World) -> Iterator[str]:
     """The same command once more submits nothing."""
-    before = sum(event["kind"] == "attempt" for event in world.run.ledger)
+    before = len(world.traces.events("attempt"))
     again = world.command().wait()
     if again.code != 0:
         yield f"once more, the command ended with {again.code}: {again.err}"
-    if sum(event["kind"] == "attempt" for event in world.run.ledger) != before:
+    if len(world.traces.events("attempt")) != before:
         yield "once more, the command made new attempts"

@@ -24,7 +24,7 @@ def disturb(world: World, deal: Schedule) -> None:
     for number, death in enumerate(deal.deaths):
         rng = deal.rng(number)
         due = APART * (number + rng.random())
-        world.go(lambda due=due: world.published() >= due)  # type: ignore[misc]
+        world.go(lambda due=due: world.traces.published() >= due)  # type: ignore[misc]
         while death.strike(world, rng).missed and world.rounds < ROUNDS:
             world.more()
     world.finish()

@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ratchet.infra.claims import Claim
 from ratchet.infra.executors import start_time
 from ratchet.infra.ledger import results
 from ratchet.infra.runs import RunFolder
 from tests.chaos import clock
 from tests.chaos.site import Site
-from tests.chaos.watch import Watcher, read
+from tests.chaos.traces import Traces
+from tests.chaos.watch import Watcher
 from tests.toys.drive import TOYS, Die, Done, Going, Warm
 
 NAME = "run"
@@ -88,6 +88,7 @@ class World:
         self.python = self.beside / "python"
         self.python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -P "{clock.__file__}" "$@"\n')
         self.python.chmod(0o755)
+        self.traces = Traces(RunFolder(self.root, NAME), self.beside)
         self.watcher = Watcher(self.site, self.root)
         self.watcher.start()
 
@@ -104,25 +105,6 @@ class World:
         if self.in_bucket:
             where += self.site.store(self.root.name)
         return ("run", *TOYS, *SCIENCE, f"rounds={self.rounds}", "--name", NAME, *where, "--no-prefect")
-
-    @property
-    def run(self) -> RunFolder:
-        return RunFolder(self.root, NAME)
-
-    @property
-    def results(self) -> list[Any]:
-        return results(self.run.ledger)
-
-    def claims(self) -> list[Claim]:
-        with suppress(FileNotFoundError):
-            return [Claim(folder) for folder in (self.root / ".ratchet" / "claims").iterdir()]
-        return []
-
-    def published(self) -> int:
-        """How many artifacts there are."""
-        with suppress(FileNotFoundError):
-            return sum(1 for _ in (self.root / ".ratchet" / "objects").iterdir())
-        return 0
 
     def say(self, words: str) -> None:
         self.log.append(f"{time.monotonic() - self._born:6.1f} s  {words}")
@@ -262,20 +244,11 @@ class World:
 
     def job_at_work(self) -> tuple[str, str, int]:
         """A job that has begun work of some length and has not ended it: its id, its unit's identity, and its process."""
-        self.go(lambda: next(self._at_work(), None))
-        found = next(self._at_work(), None)
+        self.go(lambda: next(self.traces.at_work(), None))
+        found = next(self.traces.at_work(), None)
         if found is None:
             raise Missed
         return found
-
-    def _at_work(self) -> Iterator[tuple[str, str, int]]:
-        for claim in self.claims():
-            job, spec = read(claim.folder / "job.json"), read(claim.folder / "spec.json")
-            if job and spec and spec["verb"] in ("synthesize", "train") and not read(claim.attempt(job["attempt"]) / "exit.json"):
-                with suppress(OSError, ValueError, IndexError):
-                    start = json.loads((claim.attempt(job["attempt"]) / "starts").read_text().splitlines()[-1])
-                    if start_time(start["pid"]):
-                        yield job["job"]["job_id"], claim.folder.name, start["pid"]
 
     def clocks(self, ahead: Mapping[str, float]) -> None:
         """Set the clocks of whoever starts from now on."""
@@ -286,17 +259,6 @@ class World:
         path = self.beside / "feast"
         path.touch()
         return path
-
-    def draws(self) -> list[dict[str, Any]]:
-        """Every piece of work that was done, in its order."""
-        with suppress(FileNotFoundError):
-            lines = [json.loads(line) for line in (self.beside / "draws").read_text().splitlines()]
-            return sorted(lines, key=lambda line: line["at"])
-        return []
-
-    def starts(self) -> dict[str, int]:
-        """How often each unit's work was begun."""
-        return {c.folder.name: sum(len(path.read_text().splitlines()) for path in c.folder.glob("attempts/*/starts")) for c in self.claims()}
 
 
 def children(pid: int | None, name: str) -> list[int]:
