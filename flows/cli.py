@@ -31,7 +31,8 @@ The same command again is resume. exit codes: 0 done, 1 a stage failed, 2 your i
 OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE}
 """A disk that is full, not ours or broken, whichever file met it: the user's to mend, and no bug."""
 
-OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@-]*=|~[A-Za-z_]")
+OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w.@-]*=|~[A-Za-z_]")
+"""`KEY=VALUE`. A slash before the `=` is of a run's name: `GROUP/seed=1,knobs=both`."""
 
 
 def parser() -> argparse.ArgumentParser:

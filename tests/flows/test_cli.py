@@ -109,6 +109,14 @@ def test_resume_changes_operations_only(ratchet: Warm, root: Path) -> None:
     assert 2 == ratchet("show", "mine", "--json", root=root).json()["config"]["rounds"], "and the next resume knows"
 
 
+def test_a_run_of_a_sweep_is_shown_by_the_name_that_it_has(ratchet: Warm, root: Path) -> None:
+    assert 0 == ratchet.run(*ONE_ROUND, "sweep={seed: [1]}", "--name", "group", root=root).code
+    (name,) = (run["name"] for run in ratchet("runs", "--json", root=root).json())
+    assert "group/seed=1" == name
+    assert (0, name) == ((shown := ratchet("show", name, "--json", root=root)).code, shown.json()["name"])
+    assert 0 == ratchet("resume", name, "rounds=0", "--no-prefect", root=root).code
+
+
 def test_the_same_command_finds_the_same_run(ratchet: Warm, root: Path) -> None:
     for words in (["seed=1"], ["seed=1", "executor=local"], ["seed=2"]):
         assert 0 == ratchet.run("recipe=rest_em", "rounds=0", "evaluation.samples=0", *words, root=root).code
