@@ -111,8 +111,9 @@ class Slurm:
         """submitit's executor for a batch of jobs."""
         import submitit
 
+        # On the class: for an array, submitit makes an executor of its own.
+        submitit.SlurmExecutor._make_submission_command = lambda _, file: _command(file)
         executor = submitit.SlurmExecutor(folder=_folder(job, name), python=f"{python}{shlex.quote(self.python or sys.executable)} -P")
-        executor._make_submission_command = _command
         parameters = executor._convert_parameters(dict(asked))
         step = [f"--cpus-per-task={asked['cpus_per_task']}", *parameters.pop("srun_args", ())]  # srun does not take it from sbatch
         executor.update_parameters(

@@ -74,7 +74,7 @@ def driver_killed_before_the_submit(world: World, rng: random.Random) -> None:
 
 @death(KILLED)
 def driver_killed_while_it_submits(world: World, rng: random.Random) -> None:
-    """Its `sbatch` stands still, and goes on only when the next driver has long submitted the same."""
+    """Its `sbatch` stands still meanwhile; if it went on later, the same would be submitted twice."""
     sbatch = world.child("sbatch")
     with world.stopped(sbatch):
         world.kill()
