@@ -213,10 +213,13 @@ class StageTasks(View):
         except Exception:  # noqa: BLE001  Prefect's boundary; the ledger has all this
             self._mute_until = time.monotonic() + 60
 
-    def settle(self) -> None:
+    def settle(self, url: str) -> None:
         """Wait until Prefect has recorded how every stage ended; what it lost on the way it is told again."""
         from prefect.client.orchestration import get_client
 
+        if not answers(url, timeout_s=1.0):
+            send_events(0.1)
+            raise ConnectionError("its server does not answer any more")
         deadline = time.monotonic() + RECORDS_S
         send_events(RECORDS_S)
         if self.flow_run is None:
@@ -275,8 +278,9 @@ def _observe(run: RunFolder, config: Config, url: str, turn: Turn[Any], warn: Ca
             with TagsContext(current_tags=set()), _sigterm(on_sigterm):
                 turn.take([tasks])
                 tasks.closed("the driver ended")
-            if not answers(url):
+            if not answers(url, timeout_s=1.5):
                 stack.enter_context(temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}))
+                context.client._client.timeout = 1.0  # the flow's last word is not waited for either
             return Ending.of(turn.error, tasks.reason).state()
 
         stack.enter_context(temporary_settings(_settings(url)))
@@ -284,7 +288,7 @@ def _observe(run: RunFolder, config: Config, url: str, turn: Turn[Any], warn: Ca
         runner: Any = ThreadPoolTaskRunner()
         options: Any = {"flow_run_name": lambda: run.name, "validate_parameters": False, "persist_result": False, "retries": 0}
         shown: Any = flow(name=config["recipe"]["name"], task_runner=runner, **options)(rounds)(config, return_state=True)
-        tasks.settle()
+        tasks.settle(url)
         if shown.type.value != Ending.of(turn.error, "").type.upper():
             raise RuntimeError(f"it shows the flow as {shown.type.value}: {shown.message}")
 
