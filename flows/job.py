@@ -24,11 +24,8 @@ from ratchet.infra.claims import INTERRUPTED, NEVER_RELEASED, Claim, Lock
 from ratchet.infra.executors import Job
 from ratchet.infra.store import Store, write_atomic
 from ratchet.infra.stores import open_store
-from ratchet.interruption import Interrupted, forget, listen, safe_point
+from ratchet.interruption import TRY_AGAIN, Interrupted, forget, listen, safe_point
 from ratchet.stages import Draft, run
-
-INTERRUPTED_CODE = 75
-"""Exit code of a job that stopped at a safe point; sysexits' "try again"."""
 
 
 def job_of(store: Store, identity: str, attempt: int) -> Job:
@@ -83,8 +80,8 @@ def perform(store: Store, identity: str, attempt: int) -> int:
             _work(store, claim, identity, attempt, draft, began)
         except Interrupted as wish:
             sys.stderr.write(f"asked to stop by {wish}; what is done is kept, and another attempt goes on from there\n")
-            _last_word(claim, attempt, began, INTERRUPTED, f"asked to stop by {wish}", INTERRUPTED_CODE)
-            return INTERRUPTED_CODE
+            _last_word(claim, attempt, began, INTERRUPTED, f"asked to stop by {wish}", TRY_AGAIN)
+            return TRY_AGAIN
         except RatchetError as error:
             sys.stderr.write(f"{error}\n")
             return _last_word(claim, attempt, began, "failed", str(error), error.exit_code)

@@ -24,8 +24,8 @@ from typing import ClassVar
 from ratchet.identity import canonical, digest
 from ratchet.infra.executors import Ending, Job, JobRecord, Look, exit_words
 from ratchet.infra.slurm_executor import Slurm
-from ratchet.infra.slurm_job import TRY_AGAIN
 from ratchet.infra.store import write_atomic
+from ratchet.interruption import TRY_AGAIN
 
 IDLE_S = 60.0
 """How long a worker without work waits for a driver that shows no sign of life."""

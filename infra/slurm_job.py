@@ -11,10 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ratchet.infra.scheduler import Scheduler
-from ratchet.interruption import asked
-
-TRY_AGAIN = 75
-"""What a job's command answers when it stopped at a safe point because it was asked to."""
+from ratchet.interruption import TRY_AGAIN, asked
 
 
 def run_in_job(arguments: Sequence[str], log: str) -> None:

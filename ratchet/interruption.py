@@ -7,6 +7,9 @@ trainer after a step, a synthesizer after a batch) calls `safe_point()` once wha
 import signal
 from typing import Any
 
+TRY_AGAIN = 75
+"""Exit code of a job that stopped at a safe point; sysexits' word for it."""
+
 
 class Interrupted(BaseException):
     """The stage stopped at a safe point because it was asked to. Not an error: nothing that handles errors may catch it."""
