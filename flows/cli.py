@@ -4,7 +4,6 @@ Nothing heavy is imported here: `--help`, `runs` and `show` answer at once.
 """
 
 import argparse
-import errno
 import json
 import re
 import signal
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ratchet import __version__
-from ratchet.errors import InputError, RatchetError
+from ratchet.errors import OF_THE_MACHINE, InputError, RatchetError
 
 EPILOG = """\
 examples:
@@ -27,9 +26,6 @@ examples:
 
 The same command again is resume. exit codes: 0 done, 1 a stage failed, 2 your input, 3 held by another driver, 130 detached.
 """
-
-OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE}
-"""A disk that is full, not ours or broken, whichever file met it: the user's to mend, and no bug."""
 
 OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w.@-]*=|~[A-Za-z_]")
 """`KEY=VALUE`. A slash before the `=` is of a run's name: `GROUP/seed=1,knobs=both`."""

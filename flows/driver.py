@@ -78,6 +78,8 @@ class Recorder(Journal):
     views: Sequence[View]
     check: Callable[[], None]
     """Raises if the run is in another driver's hands by now."""
+    jobs_outlive: bool = True
+    """Whether jobs go on without this machine, so that a power failure here must not forget one."""
     _places: dict[tuple[Any, ...], str] = field(default_factory=dict[tuple[Any, ...], str])
     _published: dict[str, str] = field(default_factory=dict[str, str])
     _attempted: set[str] = field(default_factory=set[str])
@@ -108,9 +110,9 @@ class Recorder(Journal):
             case "advanced":
                 self._advanced[event["round"]] = event
 
-    def append(self, kind: str, **fields: Any) -> Event:
+    def append(self, kind: str, *, flush: bool = True, **fields: Any) -> Event:
         self.check()
-        event = self.ledger.append(kind, **fields)
+        event = self.ledger.append(kind, flush=flush, **fields)
         self._learn(event)
         return event
 
@@ -121,12 +123,12 @@ class Recorder(Journal):
         for stage in stages:
             place = {"round": stage.round, "verb": stage.verb, "ordinal": stage.ordinal, "cell": stage.cell}
             if self._places.get(tuple(place.values())) != stage.identity:
-                self.append("stage", **place, identity=stage.identity, title=stage.title, essence=stage.essence)
+                self.append("stage", flush=False, **place, identity=stage.identity, title=stage.title, essence=stage.essence)
         self._tell(lambda view: view.asked(stages))
 
     def attempt(self, stage: Stage, number: int, record: JobRecord, *, attached: bool) -> None:
         kind = "attached" if attached else "attempt"
-        self.append(kind, identity=stage.identity, title=stage.title, attempt=number, job=record)
+        self.append(kind, flush=self.jobs_outlive, identity=stage.identity, title=stage.title, attempt=number, job=record)
         self._tell(lambda view: view.attempt(stage, number, record, attached=attached))
 
     def seen(self, stage: Stage, words: str) -> None:
@@ -263,7 +265,7 @@ def drive(run: RunFolder, config: Config, *, overrides: Sequence[str] = (), view
         open_run(run, config, overrides)
         store.survey(event["identity"] for event in run.ledger if event["kind"] == "published")
         taken_over = begun(run, store)
-        recorder = Recorder(run, store, views, in_hand)
+        recorder = Recorder(run, store, views, in_hand, executor.outlives_machine)
         recorder.append("driver", process=this_process(), command=sys.argv, operations={k: config[k] for k in sorted(OPERATIONS) if k in config})
         pin_threads(executor.cpus_per_task)
         for view in views:

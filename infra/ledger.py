@@ -4,6 +4,9 @@ An event's number is its file's name, and a name is given once: of two writers t
 number is told so. A run whose store is elsewhere keeps its ledger there (`Remote`); the folder is then a copy that is brought up to
 date when the run is opened, and an event is in it only after it is there.
 
+Every event says up to which number the ledger was flushed when it was written (`settled`). What a power failure tore is beyond that,
+and is as if it had never been appended; an event up to there that cannot be read is damage, and is named.
+
 Kinds of events, in the order a run meets them:
 
 | kind | says |
@@ -30,13 +33,14 @@ import os
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 from ratchet.errors import CorruptArtifact, InputError, RunHeld
 from ratchet.identity import canonical
-from ratchet.infra.manifests import sync
+from ratchet.infra.manifests import sync_all
 
 Event = dict[str, Any]
 
@@ -65,15 +69,22 @@ class Ledger:
     _cache: dict[str, Event] = field(default_factory=dict[str, Event], compare=False, repr=False)
     _last: list[int] = field(default_factory=list[int], compare=False, repr=False)
     """The number of the event that this writer appended last; empty before its first."""
+    _unflushed: list[str] = field(default_factory=list[str], compare=False, repr=False)
+    """What this writer appended and did not flush, oldest first."""
     _remote: list[Remote] = field(default_factory=list[Remote], compare=False, repr=False)
     """One, if the ledger follows one."""
 
     def __iter__(self) -> Iterator[Event]:
         """Every event, oldest first."""
-        for name in self._names():
-            if name not in self._cache:
-                self._cache[name] = self._read(name)
-            yield self._cache[name]
+        names = self._names()
+        torn = frozenset[str]()
+        for name in names:
+            if name not in torn:
+                try:
+                    yield self._read(name)
+                except CorruptArtifact:
+                    if name not in (torn := frozenset(self._torn(names))):
+                        raise
 
     def _names(self) -> list[str]:
         try:
@@ -82,20 +93,37 @@ class Ledger:
             return []
 
     def _read(self, name: str) -> Event:
-        try:
-            event: Event = json.loads((self.folder / name).read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise CorruptArtifact(f"the ledger's event {self.folder / name} cannot be read ({error})") from None
-        return event
+        if name not in self._cache:
+            try:
+                self._cache[name] = json.loads((self.folder / name).read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise CorruptArtifact(f"the ledger's event {self.folder / name} cannot be read ({error})") from None
+        return self._cache[name]
 
-    def append(self, kind: str, **fields: Any) -> Event:
+    def _beyond(self, names: list[str]) -> list[str]:
+        """The events that nobody said to be flushed, newest first."""
+        beyond, settled = list[str](), 0
+        for name in reversed(names):
+            if _number(name) <= settled:
+                break
+            beyond.append(name)
+            with suppress(CorruptArtifact):
+                settled = max(settled, self._read(name).get("settled", _number(name)))
+        return beyond
+
+    def _torn(self, names: list[str]) -> list[str]:
+        """Those of them that cannot be read: a power failure came before they were appended."""
+        return [name for name in self._beyond(names) if name not in self._cache]
+
+    def append(self, kind: str, *, flush: bool = True, **fields: Any) -> Event:
         """Add an event: durable when this returns, and whole or not there at every moment before. Whoever appends holds the lease.
 
-        RunHeld if the event's number is taken: then another driver has the run in hand by now.
+        One that is not flushed becomes durable with the next that is: for what a power failure makes void anyway. RunHeld if the
+        event's number is taken: then another driver has the run in hand by now.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        number = (self._last or [max(map(_number, self._names()), default=0)])[0] + 1
-        event = {"kind": kind, "number": number, "at": time.time(), **fields}
+        number = (self._last or [self._recover()])[0] + 1
+        event = {"kind": kind, "number": number, "at": time.time(), "settled": number - 1 - len(self._unflushed), **fields}
         name, text = f"{number:06d}.json", canonical(event)
         if not all(remote.place(name, text) for remote in self._remote) or not self._place(name, text):
             raise RunHeld(
@@ -104,23 +132,41 @@ class Ledger:
             )
         self._cache[name] = event
         self._last[:] = [number]
+        self._unflushed.append(name)
+        if flush:
+            self._flush()
         return event
 
-    def _place(self, name: str, text: bytes, *, flush: bool = True) -> bool:
-        """Give the event its name, unless there is another of that name: `link` never replaces."""
+    def _recover(self) -> int:
+        """Take the ledger up as the writer before left it; return the number of its last event."""
+        beyond = self._beyond(self._names())
+        for name in beyond:
+            if name not in self._cache:
+                (self.folder / name).unlink()
+        names = self._names()
+        self._unflushed[:] = [name for name in reversed(beyond) if name in self._cache]
+        self._flush()
+        return _number(names[-1]) if names else 0
+
+    def _flush(self) -> None:
+        if self._unflushed:
+            sync_all([*(self.folder / name for name in self._unflushed), self.folder])
+            self._unflushed.clear()
+
+    def _place(self, name: str, text: bytes, *, whole: bool = False) -> bool:
+        """Give the event its name, unless there is another of that name: `link` never replaces. Flushed before if it must be whole."""
         temporary = self.folder / f".{uuid.uuid4().hex}"
         with temporary.open("wb") as file:
             file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+            if whole:
+                file.flush()
+                os.fsync(file.fileno())
         try:
             os.link(temporary, self.folder / name)
         except FileExistsError:  # another's; or this one, by a network filesystem's second try or by who copied it from the remote
             return (self.folder / name).read_bytes() == text
         finally:
             temporary.unlink()
-        if flush:
-            sync(self.folder)
         return True
 
     def follow(self, remote: Remote, where: str) -> None:
@@ -129,6 +175,11 @@ class Ledger:
         A copy that says what the remote does not is of a run of that name that is gone there: it is put aside.
         """
         copied, there = self._names(), remote.names()
+        if torn := self._torn(copied):  # by a power failure: what follows is copied again
+            for name in copied[copied.index(torn[-1]) :]:
+                (self.folder / name).unlink()
+                self._cache.pop(name, None)
+            copied = self._names()
         if copied and not there:
             raise InputError(
                 f"the ledger in {self.folder} is of a run that {where} knows nothing of: it was made with another store, or was deleted there",
@@ -150,7 +201,7 @@ class Ledger:
             if missing:
                 self.folder.mkdir(parents=True, exist_ok=True)
             for name in missing:
-                self._place(name, events[name], flush=False)
+                self._place(name, events[name], whole=True)
 
 
 def _is_event(name: str) -> bool:

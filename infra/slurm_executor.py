@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from ratchet.errors import InputError, RatchetError
+from ratchet.errors import OF_THE_MACHINE, InputError, RatchetError
 from ratchet.infra.executors import Ending, Job, JobRecord, Look, State, at_least_one, environment
 from ratchet.infra.scheduler import LOST, Scheduler, SchedulerAway, SchedulerRefuses, Seen, is_silence
 from ratchet.infra.slurm_job import run_in_job
@@ -150,6 +150,8 @@ class Slurm:
         try:
             submitted = executor.map_array(run_in_job, [job.arguments for job in jobs], [str(job.log) for job in jobs])
         except Exception as error:  # noqa: BLE001 - submitit has no type of its own for what sbatch answered
+            if isinstance(error, OSError) and error.errno in OF_THE_MACHINE:  # a full disk, and nothing that SLURM said
+                raise OSError(error.errno, error.strerror, error.filename or str(executor.folder)) from None
             raise self._refused(str(error), jobs[0].verb) from None
         return [str(job.job_id) for job in submitted]
 

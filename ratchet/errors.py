@@ -11,6 +11,11 @@
 A rollout that goes wrong is data (an `outcome`), never one of these.
 """
 
+import errno
+
+OF_THE_MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE}
+"""Errors of a disk or a path that whoever owns the machine can mend: told in one line, without a traceback, exit code 1."""
+
 
 class RatchetError(Exception):
     """The root; its message is shown to the user as it stands, without a traceback."""

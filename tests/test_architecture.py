@@ -1,6 +1,7 @@
 """The house holds: imports run one way, each vendor has one door, every dial fits its part, and what is installed is what is here."""
 
 import ast
+import gc
 import dataclasses
 import os
 import shutil
@@ -75,8 +76,18 @@ class Import:
         return f"{self.path.relative_to(HOUSE)}:{self.line} imports {self.name}"
 
 
+def parsed(path: Path) -> ast.Module:
+    """The file's syntax tree. A garbage collection in the middle may run code that parses too, which Python < 3.11.8 answers with
+    `SystemError: AST constructor recursion depth mismatch` (python/cpython#106905)."""
+    gc.disable()
+    try:
+        return ast.parse(path.read_text(encoding="utf-8"), str(path))
+    finally:
+        gc.enable()
+
+
 def imports_of(path: Path) -> Iterator[Import]:
-    tree = ast.parse(path.read_text())
+    tree = parsed(path)
     inside = {id(node) for function in ast.walk(tree) if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef) for node in ast.walk(function)}
     typing_only = {id(n) for test in ast.walk(tree) if isinstance(test, ast.If) and "TYPE_CHECKING" in ast.unparse(test.test) for n in ast.walk(test)}
     for node in ast.walk(tree):

@@ -49,9 +49,45 @@ def test_an_event_that_is_half_written_is_not_there(ledger: Ledger) -> None:
 
 
 def test_an_event_that_cannot_be_read_is_named(ledger: Ledger) -> None:
-    ledger.append("run")
+    for kind in ("run", "driver"):
+        ledger.append(kind)
     (ledger.folder / "000001.json").write_text("{")
     with pytest.raises(CorruptArtifact, match=r"000001.json cannot be read"):
+        list(Ledger(ledger.folder))
+
+
+def flushes(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The names that are flushed from now on, together with which others."""
+    seen: list[list[str]] = []
+    monkeypatch.setattr("ratchet.infra.ledger.sync_all", lambda paths: seen.append([path.name for path in paths]))
+    return seen
+
+
+def test_an_event_becomes_durable_with_the_next_that_is(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = flushes(monkeypatch)
+    ledger.append("stage", flush=False)
+    ledger.append("attempt", flush=False)
+    assert [] == seen
+    ledger.append("published")
+    assert [["000001.json", "000002.json", "000003.json", "ledger"]] == seen
+    assert [0, 0, 0, 3] == [event["settled"] for event in [*ledger, ledger.append("finished")]]
+
+
+@pytest.mark.parametrize("torn", [(3,), (3, 4), (4, 5), (3, 5), (5,), (3, 4, 5)])
+def test_what_a_power_failure_tore_was_never_appended(ledger: Ledger, torn: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last that was flushed is event 2; of the three after it a disk may have kept any."""
+    for kind, flush in (("run", True), ("driver", True), ("stage", False), ("attempt", False), ("published", True)):
+        ledger.append(kind, flush=flush)
+    for number in torn:
+        (ledger.folder / f"{number:06d}.json").write_bytes(b"")
+    left = [number for number in range(1, 6) if number not in torn]
+    assert left == [event["number"] for event in Ledger(ledger.folder)]
+    seen, after = flushes(monkeypatch), Ledger(ledger.folder)
+    added = after.append("driver")["number"]
+    assert [*left, added] == [event["number"] for event in Ledger(ledger.folder)]
+    assert {f"{number:06d}.json" for number in left if number > 2} <= {name for names in seen for name in names}, "left in the cache by the dead driver"
+    (ledger.folder / "000002.json").write_bytes(b"")
+    with pytest.raises(CorruptArtifact, match=r"000002.json cannot be read"):
         list(Ledger(ledger.folder))
 
 

@@ -90,6 +90,17 @@ def test_a_driver_that_died_between_the_bucket_and_its_copy_left_nothing_out(mac
     assert ["run", "driver"] == kinds(follower(machine()))
 
 
+@pytest.mark.parametrize("torn", [2, 3])
+def test_a_copy_that_a_power_failure_tore_is_made_whole_from_the_bucket(machine: Store, torn: int) -> None:
+    ledger = follower(machine())
+    for kind, flush in (("run", True), ("stage", False), ("published", True)):
+        ledger.append(kind, flush=flush)
+    (ledger.folder / f"{torn:06d}.json").write_bytes(b"")
+    again = follower(machine())
+    assert ["run", "stage", "published"] == kinds(again)
+    assert 4 == again.append("driver")["number"]
+
+
 def test_a_copy_of_a_run_that_was_deleted_and_begun_anew_elsewhere_is_put_aside(machine: Store) -> None:
     old = follower(machine("one"))
     for kind in ("run", "driver", "stage"):
