@@ -142,6 +142,8 @@ class StageTasks(View):
         self._open: dict[str, Ticket] = {}
         self._broken = False
         self._mute_until = 0.0
+        self.deserted = False
+        """The server did not answer when the run ended: nothing more is expected of it."""
 
     def opened(self, run: RunFolder, config: Config) -> None:
         try:
@@ -205,6 +207,7 @@ class StageTasks(View):
         if not lines or time.monotonic() < self._mute_until:
             return
         context: Any = TaskRunContext.get()
+        context.client._client.timeout = 1.0  # a stage's end is not waited for: at most this line is missing in Prefect
         common = {"name": "ratchet", "level": logging.INFO, "timestamp": datetime.now(UTC).isoformat()}
         where = {"flow_run_id": str(context.task_run.flow_run_id), "task_run_id": str(context.task_run.id)}
         try:
@@ -217,8 +220,7 @@ class StageTasks(View):
         """Wait until Prefect has recorded how every stage ended; what it lost on the way it is told again."""
         from prefect.client.orchestration import get_client
 
-        if not answers(url, timeout_s=1.0):
-            send_events(0.1)
+        if self.deserted or not answers(url, timeout_s=1.0):
             raise ConnectionError("its server does not answer any more")
         deadline = time.monotonic() + RECORDS_S
         send_events(RECORDS_S)
@@ -280,7 +282,8 @@ def _observe(run: RunFolder, config: Config, url: str, turn: Turn[Any], warn: Ca
                 tasks.closed("the driver ended")
             if not answers(url, timeout_s=1.5):
                 stack.enter_context(temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}))
-                context.client._client.timeout = 1.0  # the flow's last word is not waited for either
+                context.client._client.timeout = 0.5  # the flow's last word is not waited for either
+                tasks.deserted = True
             return Ending.of(turn.error, tasks.reason).state()
 
         stack.enter_context(temporary_settings(_settings(url)))

@@ -121,15 +121,21 @@ def test_a_killed_driver_leaves_no_process_and_its_flow_is_marked_crashed_by_the
     assert ("Reused", "Completed") == (tasks["round 0 · create"][0], tasks["round 1 · evaluation · evaluate"][0])
 
 
-def test_a_run_outlives_its_server_and_says_so_soon(yard: Path) -> None:
-    driver = start(yard, "alone", "synthesis.seconds=0.01", "seed=1")
-    wait_until(lambda: titles(yard, "alone") >= {"round 1 · synthesize"}, 60)
-    os.kill(processes_of(yard)[0], signal.SIGKILL)
-    wait_until(lambda: any(event["kind"] == "finished" for event in RunFolder(yard, "alone").ledger), 60)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
+def test_a_run_outlives_its_server_and_says_so_soon(yard: Path, number: int) -> None:
+    """About 3 and 4 seconds late on a quiet machine."""
+    name = f"alone-{number}"
+    driver = start(yard, name, "synthesis.seconds=0.01", f"seed={number}")
+    wait_until(lambda: titles(yard, name) >= {"round 1 · synthesize"}, 60)
+    (server,) = processes_of(yard)
+    os.kill(server, number)
+    wait_until(lambda: any(event["kind"] == "finished" for event in RunFolder(yard, name).ledger), 60)
     ended = time.monotonic()
     assert 1 == finish(driver).count("Prefect does not show this run in full: ")
-    assert 20 > time.monotonic() - ended
-    assert [] == processes_of(yard)
+    assert 8 > time.monotonic() - ended
+    if number == signal.SIGSTOP:
+        os.kill(server, signal.SIGKILL)
+    wait_until(lambda: not processes_of(yard), 8)
 
 
 def test_a_given_server_that_is_not_there_costs_a_warning(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
