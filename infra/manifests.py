@@ -30,6 +30,7 @@ class Facts(TypedDict, total=False):
     parts: Sequence[Mapping[str, Any]]
     producer: Mapping[str, Any]
     inputs: Mapping[str, Any]
+    groups: Sequence[tuple[str, int]]
     made: Mapping[str, Any]
 
 
@@ -45,6 +46,7 @@ def seal(draft: Path, facts: Facts) -> Manifest:
         parts=tuple(facts.get("parts", ())),
         producer=facts.get("producer", {}),
         inputs=facts.get("inputs", {}),
+        groups=tuple(facts.get("groups", ())),
     )
     (draft / MADE).write_bytes(canonical({"published": time.time(), **facts.get("made", {})}))
     (draft / MANIFEST).write_bytes(text_of(manifest))
@@ -62,7 +64,7 @@ def parse(where: str | Path, identity: str, text: str | bytes) -> Manifest:
     try:
         raw = json.loads(text)
         stated = raw.pop("digest")
-        manifest = Manifest(**{**raw, "parts": tuple(raw["parts"])})
+        manifest = Manifest(**{**raw, "parts": tuple(raw["parts"]), "groups": tuple((name, rows) for name, rows in raw.get("groups", ()))})
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise corrupt(where, f"{MANIFEST} cannot be read ({error})") from None
     if manifest.schema > SCHEMA:

@@ -26,6 +26,8 @@ class Artifact:
     """`problems`, `rollouts`, `demonstrations`, `pairs`, `policy`, `knobs`, `report` or `state`."""
     rows: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict[str, float], compare=False)
+    groups: tuple[tuple[str, int], ...] = field(default=(), compare=False)
+    """(name, rows) of each, in the order they stand, where the rows belong to groups."""
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.identity[:8]}"
@@ -56,6 +58,8 @@ class Manifest:
     """The shards a sharded stage is made of, in order: `identity`, `digest`, `rows`."""
     producer: Mapping[str, Any] = field(default_factory=dict[str, Any])
     inputs: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    groups: tuple[tuple[str, int], ...] = ()
+    """(name, rows) of each, in the order they stand, where the rows belong to groups."""
     schema: int = SCHEMA
 
     @property
@@ -65,7 +69,7 @@ class Manifest:
 
     @property
     def artifact(self) -> Artifact:
-        return Artifact(identity=self.identity, digest=self.digest, kind=self.kind, rows=self.rows, metrics=self.metrics)
+        return Artifact(identity=self.identity, digest=self.digest, kind=self.kind, rows=self.rows, metrics=self.metrics, groups=self.groups)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -8,7 +8,8 @@ fields are its configuration and thereby its identity. Class attributes that the
   property where it depends on a field, such as a temperature of 0);
 - `roles: tuple[str, ...]`: the roles a verb reads besides its inputs, such as `("prm",)`.
 
-A field `rows_per_shard` makes the stage sharded: its first record input is cut into runs of so many rows.
+A field `rows_per_shard` makes the stage sharded: its first record input is cut into runs of so many rows. With a true field
+`shard_by_group` each group of problems (a scan, say) is a shard instead.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -68,6 +69,8 @@ class Report:
     """`name`, and `name.low` / `name.high` where there is an interval."""
     items: Sequence[Mapping[str, Any]] = field(default_factory=tuple[Mapping[str, Any], ...])
     """One row per problem, for paired comparison; each has `problem_id`."""
+    files: Mapping[str, bytes] = field(default_factory=dict[str, bytes])
+    """What else is to be seen, such as pictures: file name → content."""
 
 
 class Evaluator(Protocol):
@@ -88,6 +91,45 @@ class Decision:
     """Every cell of the grid that was searched, one row each."""
 
 
+class Walk(Protocol):
+    """An open episode: where the agent is, and what it has seen."""
+
+    path: list[str]
+    """The places that were passed, the start first; going over a known way again counts again."""
+
+    def view(self) -> Any:
+        """What the agent knows now, in the environment's own terms."""
+        ...
+
+    def step(self, place: str) -> None:
+        """Go to a place that the view offers, passing those on the way; InputError if it offers none such."""
+        ...
+
+    def teacher(self) -> str:
+        """The next place on the shortest way for one who knows the whole map, or `STOP` at the goal."""
+        ...
+
+
+class Environment(Protocol):
+    """A world in which a policy acts. Episodes are plain data (`Problem.episode`), so any job can open them."""
+
+    def open(self, episode: Mapping[str, Any]) -> Walk:
+        """Begin an episode. InputError names what the world does not have."""
+        ...
+
+    def restore(self, episode: Mapping[str, Any], path: Sequence[str]) -> Walk:
+        """The episode as it stands after a path; InputError names a step that the world does not allow."""
+        ...
+
+    def judge(self, episode: Mapping[str, Any], path: Sequence[str]) -> Metrics:
+        """How good a path is that was ended by `STOP` at its last place: `success` (0 or 1) and what else the world measures."""
+        ...
+
+
+STOP = "stop"
+"""The action that ends an episode."""
+
+
 class Controller(Protocol):
     def adjust(self, cells: Mapping[str, Sequence[Rollout]], problems: Sequence[Problem]) -> Decision:
         """Choose the knobs of the coming round from verified rollouts, one list per grid value; `problems` are those to be sampled."""
@@ -95,5 +137,6 @@ class Controller(Protocol):
 
 
 __all__ = [
-    "Controller", "Decision", "Evaluator", "Iterable", "Metrics", "Policy", "Report", "Selector", "Synthesizer", "Task", "Trainer", "Verifier",
+    "STOP", "Controller", "Decision", "Environment", "Evaluator", "Iterable", "Metrics", "Policy", "Report", "Selector", "Synthesizer", "Task",
+    "Trainer", "Verifier", "Walk",
 ]  # fmt: skip

@@ -26,6 +26,10 @@ class Problem:
     difficulty: int | None = None
     shown: str | None = None
     """What the policy is shown in place of `prompt`, such as the prompt with a hint (STaR's rationalisation)."""
+    episode: Mapping[str, Any] | None = None
+    """What an environment opens, as plain data; the prompt is then what the policy is told to reach there."""
+    group: str | None = None
+    """What it belongs to, such as a scan. Problems of a group stand together, and some synthesizers take a group a shard."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +56,12 @@ class Rollout:
     reward: float | None = None
     scores: Mapping[str, float] | None = None
     """The named parts that add up to `reward`."""
+    episode: Mapping[str, Any] | None = None
+    """The problem's; the completion is then the places that were passed, the start first, parted by blanks."""
+    group: str | None = None
+    """The problem's."""
+    source: str | None = None
+    """Who made it, if not the policy: `teacher`."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -63,6 +73,8 @@ class Demonstration:
     problem_id: str | None = None
     label: float | None = None
     """A target in [0, 1] where a trainer fits a value to the text instead of imitating it."""
+    episode: Mapping[str, Any] | None = None
+    """The problem's; the completion is then a trajectory in it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

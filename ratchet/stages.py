@@ -7,8 +7,7 @@ run (round, ordinal, grid cell) is how people call it, not what it is: two runs 
 import dataclasses
 import itertools
 import json
-import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +21,7 @@ from ratchet.records import OUTCOMES, Record, Rollout, kind_of, line_of
 KNOBS, REPORT, ITEMS, CELLS, STATE = "knobs.json", "report.json", "items.jsonl", "cells.jsonl", "state.json"
 
 SHARDED_INPUT = {"synthesize": "problems", "verify": "rollouts"}
-"""Verb → the record input that `rows_per_shard` cuts."""
+"""Verb → the record input that shards cut."""
 
 SEEDED = {"create", "synthesize", "train"}
 """Verbs that draw random numbers unless their component says otherwise (`seeded`)."""
@@ -91,13 +90,21 @@ class Stage:
 
     def shards(self) -> list["Stage"]:
         """The shards it is made of; none if its component does not shard or one shard would do."""
-        rows = getattr(self.component, "rows_per_shard", None)
         given = self.inputs.get(SHARDED_INPUT.get(self.verb, ""))
-        if self.shard or not rows or not isinstance(given, Artifact) or given.rows <= rows:
+        if self.shard or not isinstance(given, Artifact):
             return []
-        count = math.ceil(given.rows / rows)
+        count = len(cuts(self.component, given.rows, given.groups))
         seeds = [derive_seed(self.seed, index) if self.seed is not None else None for index in range(count)]
-        return [dataclasses.replace(self, shard=(index, count), seed=seeds[index]) for index in range(count)]
+        return [dataclasses.replace(self, shard=(index, count), seed=seeds[index]) for index in range(count) if count > 1]
+
+
+def cuts(component: Any, rows: int, groups: Sequence[tuple[str, int]]) -> list[slice]:
+    """Where a component's shards begin and end in so many rows: a shard a group, or one for every `rows_per_shard` rows."""
+    if getattr(component, "shard_by_group", False) and groups:
+        sizes = [size for _, size in groups]
+        return [slice(end - size, end) for end, size in zip(itertools.accumulate(sizes), sizes, strict=True)]
+    size = getattr(component, "rows_per_shard", None) or max(rows, 1)
+    return [slice(start, start + size) for start in range(0, rows, size)]
 
 
 def _digests(given: Artifact | Grid) -> Any:
@@ -145,8 +152,9 @@ class Given:
     """A stage's inputs, opened."""
 
     inputs: Mapping[str, Opened | Mapping[str, Opened]]
+    component: Any = None
+    """Whose fields say where shards are cut."""
     shard: tuple[int, int] | None = None
-    rows_per_shard: int | None = None
 
     def one(self, name: str) -> Opened:
         found = self.inputs[name]
@@ -159,11 +167,9 @@ class Given:
 
     def records(self, name: str) -> list[Any]:
         """An input's rows; of a sharded stage, those of the shard."""
-        rows = list(self.one(name).records())
-        if self.shard and self.rows_per_shard:
-            start = self.shard[0] * self.rows_per_shard
-            return rows[start : start + self.rows_per_shard]
-        return rows
+        opened = self.one(name)
+        rows = list(opened.records())
+        return rows[cuts(self.component, len(rows), opened.manifest.groups)[self.shard[0]]] if self.shard else rows
 
     def cells(self, name: str) -> dict[str, list[Any]]:
         found = self.inputs[name]
@@ -182,6 +188,7 @@ class Made:
     kind: str
     rows: int = 0
     metrics: Mapping[str, float] = field(default_factory=dict[str, float])
+    groups: tuple[tuple[str, int], ...] = ()
 
 
 def run(spec: Mapping[str, Any], open: Callable[[str], Opened], draft: Draft) -> Made:
@@ -191,17 +198,31 @@ def run(spec: Mapping[str, Any], open: Callable[[str], Opened], draft: Draft) ->
         name: {key: open(cell) for key, cell in given.items()} if isinstance(given, dict) else open(given) for name, given in spec["inputs"].items()
     }
     shard = (spec["shard"][0], spec["shard"][1]) if spec["shard"] else None
-    given = Given(inputs=inputs, shard=shard, rows_per_shard=getattr(component, "rows_per_shard", None))
+    given = Given(inputs=inputs, component=component, shard=shard)
     return VERBS[spec["verb"]](component, given, draft, spec["seed"] if spec["seed"] is not None else 0)
 
 
 def propose(part: Any, given: Given, draft: Draft, seed: int) -> Made:
-    kind, rows = draft.write(part.propose(), "problems")
+    groups = dict[str, int]()
+    kind, rows = draft.write(_grouped(part.propose(), groups), "problems")
     if not rows:
         raise InputError(
             f"the task has no problems in its {getattr(part, 'split', 'chosen')} split", next="give a task with at least one problem per split"
         )
-    return Made(kind=kind, rows=rows, metrics={"problems": rows})
+    return Made(kind=kind, rows=rows, metrics={"problems": rows}, groups=tuple(groups.items()))
+
+
+def _grouped(records: Iterable[Record], groups: dict[str, int]) -> Iterator[Record]:
+    """The same records; how many stand in each group is counted."""
+    last: str | None = None
+    for number, record in enumerate(records, start=1):
+        group = getattr(record, "group", None)
+        if number > 1 and group != last and (group is None or last is None or group in groups):
+            raise InputError(f"row {number} is of group {group!r} after one of {last!r}", allowed="every row in a group, a group's rows together")
+        if group is not None:
+            groups[group] = groups.get(group, 0) + 1
+        last = group
+        yield record
 
 
 def create(part: Any, given: Given, draft: Draft, seed: int) -> Made:
@@ -244,8 +265,9 @@ def verify(part: Any, given: Given, draft: Draft, seed: int) -> Made:
 
 def select(part: Any, given: Given, draft: Draft, seed: int) -> Made:
     rollouts = [row for name in given.inputs if not name.startswith("role:") for row in given.records(name)]
-    kind, rows = draft.write(part.select(rollouts), "demonstrations")
-    return Made(kind=kind, rows=rows, metrics={"given": len(rollouts), "kept": rows})
+    groups = dict[str, int]()
+    kind, rows = draft.write(_grouped(part.select(rollouts), groups), "demonstrations")
+    return Made(kind=kind, rows=rows, metrics={"given": len(rollouts), "kept": rows}, groups=tuple(groups.items()))
 
 
 def train(part: Any, given: Given, draft: Draft, seed: int) -> Made:
@@ -258,6 +280,8 @@ def evaluate(part: Any, given: Given, draft: Draft, seed: int) -> Made:
     report = part.evaluate(given.records("greedy"), sampled)
     draft.write_json(REPORT, report.metrics)
     draft.write_rows(ITEMS, report.items)
+    for name, content in report.files.items():
+        (draft.folder / name).write_bytes(content)
     return Made(kind="report", rows=len(report.items), metrics=report.metrics)
 
 

@@ -1,8 +1,8 @@
 """The house holds: imports run one way, each vendor has one door, every dial fits its part, and what is installed is what is here."""
 
 import ast
-import gc
 import dataclasses
+import gc
 import os
 import shutil
 import subprocess

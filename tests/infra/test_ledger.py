@@ -85,7 +85,9 @@ def test_what_a_power_failure_tore_was_never_appended(ledger: Ledger, torn: tupl
     seen, after = flushes(monkeypatch), Ledger(ledger.folder)
     added = after.append("driver")["number"]
     assert [*left, added] == [event["number"] for event in Ledger(ledger.folder)]
-    assert {f"{number:06d}.json" for number in left if number > 2} <= {name for names in seen for name in names}, "left in the cache by the dead driver"
+    assert {f"{number:06d}.json" for number in left if number > 2} <= {name for names in seen for name in names}, (
+        "left in the cache by the dead driver"
+    )
     (ledger.folder / "000002.json").write_bytes(b"")
     with pytest.raises(CorruptArtifact, match=r"000002.json cannot be read"):
         list(Ledger(ledger.folder))

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -86,8 +87,37 @@ ROLLOUTS = [Rollout(problem_id="p", sample=n, prompt="a", completion=f"#{n}", re
 
 
 def test_a_shard_reads_its_own_rows(tmp_path: Path) -> None:
-    given = Given(inputs={"rollouts": opened(tmp_path / "in", ROLLOUTS, "rollouts")}, shard=(1, 2), rows_per_shard=2)
+    part = SimpleNamespace(rows_per_shard=2)
+    given = Given(inputs={"rollouts": opened(tmp_path / "in", ROLLOUTS, "rollouts")}, component=part, shard=(1, 2))
     assert [ROLLOUTS[2]] == given.records("rollouts")
+
+
+def test_a_group_of_problems_is_a_shard(tmp_path: Path, draft: Draft) -> None:
+    problems = [Problem(id=str(n), prompt="?", group=group) for n, group in enumerate(["b", "a", "a", "c"])]
+    made = VERBS["propose"](SimpleNamespace(propose=lambda: iter(problems)), Given(inputs={}), draft, 0)
+    assert (("b", 1), ("a", 2), ("c", 1)) == made.groups
+    part = Synthesis()
+    given = Artifact(identity="p", digest="d", kind="problems", rows=4, groups=made.groups)
+    shards = Stage(verb="synthesize", component=part, inputs={"problems": given}, seed=1).shards()
+    assert [(0, 3), (1, 3), (2, 3)] == [shard.shard for shard in shards]
+    assert 3 == len({shard.seed for shard in shards})
+    source = opened(tmp_path / "in", problems, "problems")
+    source = dataclasses.replace(source, manifest=dataclasses.replace(source.manifest, groups=made.groups))
+    assert [["b"], ["a", "a"], ["c"]] == [
+        [problem.group for problem in Given(inputs={"problems": source}, component=part, shard=(index, 3)).records("problems")] for index in range(3)
+    ]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Synthesis:
+    shard_by_group: bool = True
+
+
+@pytest.mark.parametrize("groups", [["a", "b", "a"], ["a", None], [None, "a"]])
+def test_a_group_that_does_not_stand_together_is_refused(draft: Draft, groups: list[str | None]) -> None:
+    problems = [Problem(id=str(n), prompt="?", group=group) for n, group in enumerate(groups)]
+    with pytest.raises(InputError, match=r"(?s)row \d is of group .* a group's rows together"):
+        VERBS["propose"](SimpleNamespace(propose=lambda: iter(problems)), Given(inputs={}), draft, 0)
 
 
 def test_verify_counts_outcomes(tmp_path: Path, draft: Draft) -> None:
