@@ -10,6 +10,7 @@ import sysconfig
 import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 from ratchet.errors import InputError
@@ -22,7 +23,12 @@ LEFT_OUT = {"__pycache__", ".git", ".venv", "node_modules"}
 
 
 def snapshot(modules: Iterable[str], folder: Path) -> Path:
-    """A folder for PYTHONPATH that holds the modules' code as it is now, under `folder`."""
+    """A folder for PYTHONPATH, under `folder`, that holds the modules' code as it was when this process first asked for it."""
+    return _taken(frozenset(modules), folder)
+
+
+@cache  # a driver goes on with the code that it began with, whatever is edited meanwhile; the next command sees the edits
+def _taken(modules: frozenset[str], folder: Path) -> Path:
     files = dict(_files({"ratchet", *modules}))
     target = folder / digest({str(name): file_sha256(path) for name, path in files.items()})
     if target.is_dir():
