@@ -57,7 +57,7 @@ class Rollout:
     scores: Mapping[str, float] | None = None
     """The named parts that add up to `reward`."""
     episode: Mapping[str, Any] | None = None
-    """The problem's; the completion is then the places that were passed, the start first, parted by blanks."""
+    """The problem's; the completion is then the actions taken in it, parted by blanks."""
     group: str | None = None
     """The problem's."""
     source: str | None = None
@@ -74,7 +74,7 @@ class Demonstration:
     label: float | None = None
     """A target in [0, 1] where a trainer fits a value to the text instead of imitating it."""
     episode: Mapping[str, Any] | None = None
-    """The problem's; the completion is then a trajectory in it."""
+    """The problem's; the completion is then the actions to take in it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
