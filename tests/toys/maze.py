@@ -88,7 +88,7 @@ class Corridors:
     def step(self, place: str) -> None:
         if place not in self.view().frontier:
             raise InputError("not a place to go to", got=place, allowed=", ".join(self.view().frontier))
-        arm, _, step = place.partition(".")
+        arm = place.partition(".")[0]
         while self.path[-1] != place:
             here, _, depth = self.path[-1].partition(".")
             forward = f"{arm}.{int(depth or 0) + 1}"
