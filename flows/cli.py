@@ -9,7 +9,8 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ examples:
   ratchet run recipe=rest_em policy=hf policy.path=CKPT task=jsonl task.train_file=DATA.jsonl
   ratchet plan recipe=b_star training.steps=80   what would run again, and why
   ratchet show NAME                              rounds, stages, attempts
-  ratchet compare NAME OTHER                     rounds side by side
+  ratchet compare NAME OTHER --by samples        what is a difference at equal budget, and what is not
 
 The same command again is resume. exit codes: 0 done, 1 a stage failed, 2 your input, 3 held by another driver, 130 detached.
 """
@@ -75,8 +76,14 @@ def parser() -> argparse.ArgumentParser:
     fork.add_argument("--no-prefect", action="store_true")
     cancel = verb("cancel", "end a run's driver and its jobs; what is published stays", _cancel)
     cancel.add_argument("name")
-    compare = verb("compare", "rounds of one or several runs side by side", _compare, json_too=True)
-    compare.add_argument("names", nargs="+", metavar="NAME")
+    compare = verb("compare", "what is and what is not a difference: rounds of a run, or runs against the first one named", _compare, json_too=True)
+    compare.add_argument("names", nargs="+", metavar="NAME", help="a run, or a group of runs")
+    compare.add_argument(
+        "--by", choices=("round", "samples", "tokens", "seconds"), default="round", help="same round, or equal budget (default: round)"
+    )
+    compare.add_argument("--against", choices=("first", "previous"), default="first", help="of one run: which round the others are set against")
+    compare.add_argument("--metric", action="append", default=[], help="a metric to test, again for another (default: the evaluation's headline)")
+    compare.add_argument("--report", type=Path, metavar="FILE", help="also write one self-contained HTML page")
     logs = verb("logs", "what a run's stages printed", _logs)
     logs.add_argument("name")
     logs.add_argument("--round", type=int)
@@ -92,6 +99,23 @@ def parser() -> argparse.ArgumentParser:
     gc.add_argument("--yes", action="store_true", help="do it; without this only say what would go")
     verb("doctor", "what of the environment works", _doctor, json_too=True)
     verb("ui", "the MLflow and Prefect pages of this root, until Ctrl-C", _ui)
+    schedule = verb("schedule", "have a run started again and again, by `ratchet serve`", _schedule, overrides=True)
+    schedule.usage = 'ratchet schedule NAME --cron "0 2 * * *" [--tz Europe/Berlin] [options] [KEY=VALUE …]'
+    schedule.add_argument("schedule_name", metavar="NAME", help="each firing is the run NAME/<when it was due>")
+    when = schedule.add_mutually_exclusive_group(required=True)
+    when.add_argument("--cron", help="minute hour day month weekday")
+    when.add_argument("--every", type=int, metavar="SECONDS", help="counted from now")
+    schedule.add_argument("--tz", default="UTC", metavar="ZONE", help="whose clock --cron means (default: UTC)")
+    schedule.add_argument("--overlap", choices=("skip", "queue"), default="skip", help="a firing that is due while one is at work (default: skip)")
+    schedule.add_argument("--missed", choices=("run-once", "skip"), default="run-once", help="what was due while nobody served (default: run-once)")
+    schedule.add_argument("--continue", dest="continues", type=int, metavar="N", help="each firing is N more rounds of the run NAME instead")
+    schedule.add_argument("--on-failure", metavar="BLOCK", help="the Prefect block that is told of a failed firing: TYPE/NAME")
+    schedule.add_argument("--on-finish", metavar="BLOCK", help="the Prefect block that is told of a finished firing: TYPE/NAME")
+    verb("schedules", "list schedules: when they are due next, and how the last firing ended", _schedules, json_too=True)
+    unschedule = verb("unschedule", "forget a schedule; its runs stay, and one at work goes on", _unschedule)
+    unschedule.add_argument("schedule_name", metavar="NAME")
+    serve = verb("serve", "let the schedules fire, and bring back what crashed, until Ctrl-C", _serve)
+    serve.add_argument("--pool", metavar="POOL", help="a work pool of a team's server (PREFECT_API_URL), made if it is not there")
     return top
 
 
@@ -149,7 +173,7 @@ def _run(given: argparse.Namespace) -> int:
 
 
 def _sweep(given: argparse.Namespace, config: dict[str, Any]) -> int:
-    from ratchet.flows.summary import summary_of
+    from ratchet.flows.summary import headline_of, summary_of
     from ratchet.flows.sweep import averaged, members
     from ratchet.flows.tables import console, sweep_table
 
@@ -160,7 +184,8 @@ def _sweep(given: argparse.Namespace, config: dict[str, Any]) -> int:
         run = _folder(given, member.name, config.get("root"))
         _drive(given, run, member.config, member.overrides)
     runs = [(member.point, summary_of(_folder(given, member.name, config.get("root")))) for member in found]
-    console().print(sweep_table(averaged(runs, "pass_at_1")))
+    for metric in headline_of(found[0].config)[:1]:
+        console().print(sweep_table(averaged(runs, metric)))
     return 0
 
 
@@ -282,10 +307,11 @@ def _show(given: argparse.Namespace) -> int:
     if given.json:
         _emit(asdict(run))
         return 0
+    from ratchet.flows.summary import headline_of
     from ratchet.flows.tables import console, rounds_table, stages_table
 
     out = console()
-    out.print(rounds_table(run.rounds, f"{run.name}: {run.status}, {run.reason}"))
+    out.print(rounds_table(run.rounds, f"{run.name}: {run.status}, {run.reason}", headline_of(run.config)))
     if run.forked:
         out.print(f"Forked from {run.forked['run']} after round {run.forked['round']}: the rounds up to it are that run's.")
     for fork in run.forks:
@@ -295,14 +321,35 @@ def _show(given: argparse.Namespace) -> int:
 
 
 def _compare(given: argparse.Namespace) -> int:
-    runs = [_seen(_folder(given, name)) for name in given.names]
-    if given.json:
-        _emit([{"name": run.name, "rounds": [asdict(row) for row in run.rounds]} for run in runs])
-        return 0
-    from ratchet.flows.tables import compare_table, console
+    from ratchet.flows.comparison import compare
+    from ratchet.flows.measured import measured
+    from ratchet.infra.stores import refresh
 
-    console().print(compare_table(runs))
+    runs = [measured(run, elsewhere=refresh(run, _warn)) for name in given.names for run in _members(given, name)]
+    found = compare(runs, by=given.by, against=given.against, metrics=given.metric)
+    if given.report:
+        from ratchet.flows.report import write_report
+
+        write_report(found, given.report)
+    if given.json:
+        _emit([found.plain(run) for run in runs])
+        return 0
+    from ratchet.flows.tables import compare_table, console, verdicts_text
+
+    out = console()
+    out.print(compare_table([run.summary for run in runs], found.metrics))
+    out.print(verdicts_text(found))
+    if given.report:
+        out.print(f"report: {given.report}")
     return 0
+
+
+def _members(given: argparse.Namespace, name: str) -> list[Any]:
+    """The run of a name, or the runs of a group of that name."""
+    from ratchet.infra.runs import runs_under
+
+    run = _folder(given, name)
+    return [run] if run.exists() else [_folder(given, f"{name}/{member.name}") for member in runs_under(run.folder)] or [run]
 
 
 def _logs(given: argparse.Namespace) -> int:
@@ -336,6 +383,79 @@ def _ui(given: argparse.Namespace) -> int:
     from ratchet.infra.runs import find_root
 
     return ui(find_root(given.root))
+
+
+def _schedule(given: argparse.Namespace) -> int:
+    from ratchet.flows.compose import compose
+    from ratchet.flows.deployments import check_blocks
+    from ratchet.flows.driver import check
+    from ratchet.flows.schedules import Book, Schedule
+    from ratchet.flows.serve import is_served
+    from ratchet.infra.runs import make_root
+
+    root = _folder(given, given.schedule_name).root
+    schedule = Schedule(
+        name=given.schedule_name,
+        words=given.overrides,
+        config_dir=str(given.config_dir.resolve()) if given.config_dir else None,
+        cron=given.cron,
+        every_s=given.every,
+        tz=given.tz,
+        overlap=given.overlap,
+        missed=given.missed,
+        continues=given.continues,
+        on_failure=given.on_failure,
+        on_finish=given.on_finish,
+    ).checked()
+    config = compose(given.overrides, given.config_dir)
+    check(config)
+    check_blocks(root, schedule)
+    make_root(root)
+    book = Book(root)
+    book.put(replace(schedule, seed=config["seed"]))
+    sys.stdout.write(f"{schedule.name}: {schedule.when}, next at {schedule.due_after(datetime.now(UTC)):%Y-%m-%d %H:%M:%S} UTC\n")
+    if not is_served(book):
+        sys.stdout.write(f"  nobody serves it on this machine yet: ratchet serve --root {root}\n")
+    return 0
+
+
+def _schedules(given: argparse.Namespace) -> int:
+    from ratchet.flows.schedules import Book
+    from ratchet.flows.serve import is_served
+    from ratchet.infra.runs import find_root
+
+    root = find_root(given.root)
+    book = Book(root)
+    found = [(schedule, book.last(schedule.name), schedule.due_after(datetime.now(UTC)).isoformat()) for schedule in book.schedules()]
+    if given.json:
+        _emit([{**asdict(one), "next": due, "last": {"run": last.run, "ended": last.ended} if last else None} for one, last, due in found])
+        return 0
+    if not found:
+        sys.stdout.write(f'no schedules under {root} yet: `ratchet schedule NAME --cron "0 2 * * *" KEY=VALUE …` makes one\n')
+        return 0
+    from ratchet.flows.schedules import schedules_table
+    from ratchet.flows.tables import console
+
+    console().print(schedules_table(found))
+    if not is_served(book):
+        sys.stdout.write(f"nobody serves them on this machine: ratchet serve --root {root}\n")
+    return 0
+
+
+def _unschedule(given: argparse.Namespace) -> int:
+    from ratchet.flows.schedules import Book
+    from ratchet.infra.runs import find_root
+
+    Book(find_root(given.root)).remove(given.schedule_name)
+    sys.stdout.write(f"{given.schedule_name} fires no more; its runs stay, and one at work goes on\n")
+    return 0
+
+
+def _serve(given: argparse.Namespace) -> int:
+    from ratchet.flows.serve import serve
+    from ratchet.infra.runs import find_root
+
+    return serve(find_root(given.root), given.pool)
 
 
 def _emit(value: Any) -> None:

@@ -15,7 +15,8 @@ from ratchet.artifacts import Manifest
 from ratchet.errors import StageFailed
 from ratchet.flows.compose import Config
 from ratchet.flows.driver import View
-from ratchet.flows.tables import interval
+from ratchet.flows.summary import headline_of
+from ratchet.flows.tables import interval, metric_words
 from ratchet.infra.claims import Claim
 from ratchet.infra.executors import JobRecord
 from ratchet.infra.ledger import Event
@@ -43,11 +44,13 @@ class ProgressView(View):
         self.rounds: Any = None
         self.stages: Any = None
         self.state: Path | None = None
+        self.headline = "pass_at_1"
         self.made = self.reused = 0
         self._over = threading.Event()
 
     def opened(self, run: RunFolder, config: Config) -> None:
         self.state = run.state
+        self.headline = headline_of(config)[0]
         self.console.print(f"[bold]{run.name}[/bold]  {config['recipe']['name']}, {config['rounds']} rounds, seed {config['seed']}, under {run.root}")
         self.rounds = self.bars.add_task("rounds", total=config["rounds"] + 1, note="")
         self.stages = self.bars.add_task("stage", total=None, note="")
@@ -97,8 +100,9 @@ class ProgressView(View):
     def advanced(self, event: Event) -> None:
         knobs = "".join(f"  {name} {value:g}" for name, value in event["knobs"].items())
         note = f"  ({event['note']})" if event["note"] else ""
+        measured = f"{metric_words(self.headline)} {interval(event['metrics'], self.headline)}"
         stages = f"{self.made} stages made, {self.reused} reused"
-        self.console.print(f"  round {event['round']}: pass@1 {interval(event['metrics'], 'pass_at_1')}{knobs}  {stages}{note}")
+        self.console.print(f"  round {event['round']}: {measured}{knobs}  {stages}{note}")
 
     def closed(self, reason: str) -> None:
         self._over.set()

@@ -9,7 +9,7 @@ from typing import Any
 from ratchet.errors import RatchetError
 from ratchet.flows.driver import Outcome, View, check, drive
 from ratchet.flows.progress import ProgressView
-from ratchet.flows.summary import summary_of
+from ratchet.flows.summary import headline_of, summary_of
 from ratchet.flows.tables import console, rounds_table
 from ratchet.infra.runs import RunFolder
 
@@ -63,7 +63,7 @@ def _report(run: RunFolder, outcome: Outcome, *, as_json: bool) -> None:
         sys.stdout.write(json.dumps(asdict(summary), indent=2, ensure_ascii=False) + "\n")
         return
     out = console()
-    out.print(rounds_table(summary.rounds, run.name))
+    out.print(rounds_table(summary.rounds, run.name, headline_of(summary.config)))
     if outcome.stopped:
         out.print(f"[yellow]stopped:[/yellow] {outcome.stopped}")
     for label, command in where_to_look(run).items():

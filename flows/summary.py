@@ -4,11 +4,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ratchet.errors import InputError
+from ratchet.identity import locate
 from ratchet.infra.lease import Lease
 from ratchet.infra.ledger import Event
 from ratchet.infra.runs import RunFolder
 
 Status = Literal["running", "finished", "stopped", "failed", "interrupted"]
+
+HEADLINE = ("pass_at_1", "pass_at_K")
+
+
+def headline_of(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The metrics that a run is judged by, the main one first: its evaluation's `headline`, where it has one; K is its `samples`."""
+    evaluation = config.get("evaluation") or {}
+    try:
+        names = getattr(locate(evaluation.get("_target_", "")), "headline", HEADLINE)
+    except InputError:  # a part of somebody's own that is not here
+        names = HEADLINE
+    samples = evaluation.get("samples")
+    return tuple(name.replace("_K", f"_{samples}") for name in names if samples or not name.endswith("_K"))
 
 
 @dataclass(kw_only=True)

@@ -12,6 +12,7 @@ from ratchet.flows.compose import science
 from ratchet.flows.summary import RoundSummary, RunSummary
 
 if TYPE_CHECKING:  # `show` has no need of them
+    from ratchet.flows.comparison import Comparison
     from ratchet.flows.plan import Plan
     from ratchet.flows.sweep import Averaged
 
@@ -40,42 +41,39 @@ def largest_k(rounds: Sequence[RoundSummary]) -> int | None:
     return max((int(n.removeprefix("pass_at_")) for n in names if n.removeprefix("pass_at_").isdigit() and n != "pass_at_1"), default=None)
 
 
-def rounds_table(rounds: Sequence[RoundSummary], title: str) -> Table:
-    """One row a round: how good, with which knobs, how balanced and diverse, how much was kept, how long."""
-    k = largest_k(rounds)
+def rounds_table(rounds: Sequence[RoundSummary], title: str, headline: Sequence[str]) -> Table:
+    """One row a round: how good, with which knobs, how balanced and diverse, how much was kept, how long. No column is empty."""
+    columns: dict[str, list[str]] = {"round": [str(row.round) for row in rounds]}
+    columns |= {name: [of(row) for row in rounds] for name, of in _measures(headline).items()}
     table = Table(title=title, title_justify="left", title_style="bold")
-    for name in ("round", "pass@1", f"pass@{k}" if k else "pass@k", "temperature", "threshold", "balance", "diversity", "kept", "seconds"):
+    shown = {name: cells for name, cells in columns.items() if set(cells) != {"–"}}
+    for name in shown:
         table.add_column(name, justify="right", no_wrap=True)
-    for row in rounds:
-        table.add_row(
-            str(row.round),
-            interval(row.metrics, "pass_at_1"),
-            interval(row.metrics, f"pass_at_{k}") if k else "–",
-            _number(row.knobs.get("temperature")),
-            _number(row.knobs.get("threshold")),
-            _number(row.balance, 3),
-            _number(row.metrics.get("distinct_equations", row.metrics.get("distinct_answers")), 3),
-            "–" if row.kept is None else f"{row.kept:,}",
-            f"{row.seconds:.0f}",
-        )
+    for cells in zip(*shown.values(), strict=True):
+        table.add_row(*cells)
     return table
 
 
-def compare_table(runs: Sequence[RunSummary]) -> Table:
-    """What several runs measured, one column a run, aligned by round; first the settings in which they differ. One run: its rounds."""
-    if len(runs) == 1:
-        return rounds_table(runs[0].rounds, f"{runs[0].name}: {runs[0].status}, {runs[0].reason}")
+def compare_table(runs: Sequence[RunSummary], metrics: Sequence[str] = ()) -> Table:
+    """What several runs measured, one column a run, aligned by round; first the settings in which they differ. One run: its rounds.
+
+    `metrics` are what their evaluations say matters; pass@1 and the largest pass@k where nothing is said.
+    """
+    k = largest_k([row for run in runs for row in run.rounds])
+    usual = ("pass_at_1", *((f"pass_at_{k}",) if k else ()))
+    if len(runs) == 1 and set(metrics) <= set(usual):
+        return rounds_table(runs[0].rounds, f"{runs[0].name}: {runs[0].status}, {runs[0].reason}", usual)
     table = Table()
     table.add_column("", no_wrap=True)
     table.add_column("round", justify="right")
     for run in runs:
         table.add_column(run.name, justify="right", overflow="fold")
     table.add_row("status", "", *(run.status for run in runs))
-    for key, values in _settings_that_differ(runs).items():
+    for key, values in settings_that_differ(runs).items():
         table.add_row(Text(key, style="dim"), "", *(Text(value, style="dim") for value in values))
     table.add_section()
     rounds = sorted({row.round for run in runs for row in run.rounds})
-    for name, of in _measures(largest_k([row for run in runs for row in run.rounds])).items():
+    for name, of in _measures(metrics or usual).items():
         lines = [[next((of(row) for row in run.rounds if row.round == index), "–") for run in runs] for index in rounds]
         shown = [(index, line) for index, line in zip(rounds, lines, strict=True) if set(line) != {"–"}]
         for place, (index, line) in enumerate(shown):
@@ -84,11 +82,37 @@ def compare_table(runs: Sequence[RunSummary]) -> Table:
     return table
 
 
-def _measures(k: int | None) -> dict[str, Callable[[RoundSummary], str]]:
-    many: dict[str, Callable[[RoundSummary], str]] = {f"pass@{k}": lambda row: interval(row.metrics, f"pass_at_{k}")} if k else {}
+def verdicts_text(comparison: "Comparison") -> Text:
+    """What is and what is not a difference, a sentence each, under the metric it is about."""
+    marks = {"better": ("▲", "green"), "worse": ("▼", "red"), "open": ("○", "yellow"), "same": ("=", "dim"), "unknown": ("?", "dim")}
+    text = Text()
+    for metric in comparison.metrics:
+        pairs = comparison.of(metric)
+        if pairs:
+            text.append(f"{metric_words(metric)}\n", style="bold")
+        if why := comparison.why_nothing(metric):
+            text.append(f"  ? nothing is compared: {why}\n", style="dim")
+            continue
+        for pair in pairs:
+            mark, style = marks[pair.verdict]
+            text.append(f"  {mark} ", style=style)
+            text.append(f"{pair.words}\n", style="dim" if style == "dim" else "")
+    for note in comparison.notes:
+        text.append(f"  {note}\n", style="dim")
+    return text
+
+
+def metric_words(name: str) -> str:
+    """A metric as people write it: `pass_at_4` → `pass@4`."""
+    return name.replace("_at_", "@") if name.startswith(("pass_at_", "reward_at_")) else name.replace("_", " ")
+
+
+def _measures(metrics: Sequence[str]) -> dict[str, Callable[[RoundSummary], str]]:
+    def measure(name: str) -> Callable[[RoundSummary], str]:
+        return lambda row: interval(row.metrics, name)
+
     return {
-        "pass@1": lambda row: interval(row.metrics, "pass_at_1"),
-        **many,
+        **{metric_words(name): measure(name) for name in metrics},
         "temperature": lambda row: _number(row.knobs.get("temperature")),
         "threshold": lambda row: _number(row.knobs.get("threshold")),
         "balance": lambda row: _number(row.balance, 3),
@@ -98,7 +122,7 @@ def _measures(k: int | None) -> dict[str, Callable[[RoundSummary], str]]:
     }
 
 
-def _settings_that_differ(runs: Sequence[RunSummary]) -> dict[str, list[str]]:
+def settings_that_differ(runs: Sequence[RunSummary]) -> dict[str, list[str]]:
     """Dotted key → its value in each run, for keys of the science that are not the same in all."""
     leaves = [dict(_leaves(science(run.config))) for run in runs]
     keys = dict.fromkeys(key for found in leaves for key in found if not key.startswith("recipe.step"))

@@ -15,9 +15,9 @@ A field `rows_per_shard` makes the stage sharded: its first record input is cut 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
-from ratchet.records import Demonstration, PreferencePair, Problem, Rollout
+from ratchet.records import Demonstration, PreferencePair, Problem, Record, Rollout
 
 Metrics = Mapping[str, float]
 """Numbers that are a function of the stage's inputs: no times."""
@@ -136,7 +136,35 @@ class Controller(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """What a gate has to say of a round."""
+
+    name: str
+    verdict: Literal["pass", "fail", "inconclusive"]
+    words: str
+    numbers: Metrics = field(default_factory=dict[str, float])
+    warnings: Sequence[str] = ()
+    """What does not decide, and should be looked at."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judgement:
+    """What the gates decided together."""
+
+    promoted: bool
+    verdicts: Sequence[Verdict]
+
+
+class Gates(Protocol):
+    """`gates` does it; a field `look` says which round it is, so that many looks share one error rate."""
+
+    def judge(self, given: Mapping[str, Sequence[Record]]) -> Judgement:
+        """Whether a candidate may be promoted, by what it, the champion and round 0 answered (named inputs, `flows/gating.py`)."""
+        ...
+
+
 __all__ = [
-    "STOP", "Controller", "Decision", "Environment", "Evaluator", "Iterable", "Metrics", "Policy", "Report", "Selector", "Synthesizer", "Task",
-    "Trainer", "Verifier", "Walk",
+    "STOP", "Controller", "Decision", "Environment", "Evaluator", "Gates", "Iterable", "Judgement", "Metrics", "Policy", "Report", "Selector",
+    "Synthesizer", "Task", "Trainer", "Verdict", "Verifier", "Walk",
 ]  # fmt: skip

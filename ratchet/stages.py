@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ from typing import Any
 from ratchet.artifacts import RECORDS, SCHEMA, Artifact, Grid, Opened
 from ratchet.errors import InputError
 from ratchet.identity import canonical, construct, derive_seed, describe, digest, identity_of
-from ratchet.records import OUTCOMES, Record, Rollout, kind_of, line_of
+from ratchet.records import OUTCOMES, Record, Rollout, kind_of, line_of, read_rows
+from ratchet.yields import yields
 
-KNOBS, REPORT, ITEMS, CELLS, STATE = "knobs.json", "report.json", "items.jsonl", "cells.jsonl", "state.json"
+KNOBS, REPORT, ITEMS, CELLS, STATE, VERDICTS = "knobs.json", "report.json", "items.jsonl", "cells.jsonl", "state.json", "verdicts.jsonl"
 
 SHARDED_INPUT = {"synthesize": "problems", "verify": "rollouts"}
 """Verb → the record input that shards cut."""
@@ -267,7 +268,7 @@ def select(part: Any, given: Given, draft: Draft, seed: int) -> Made:
     rollouts = [row for name in given.inputs if not name.startswith("role:") for row in given.records(name)]
     groups = dict[str, int]()
     kind, rows = draft.write(_grouped(part.select(rollouts), groups), "demonstrations")
-    return Made(kind=kind, rows=rows, metrics={"given": len(rollouts), "kept": rows}, groups=tuple(groups.items()))
+    return Made(kind=kind, rows=rows, metrics={"given": len(rollouts), "kept": rows, **yields(rollouts)}, groups=tuple(groups.items()))
 
 
 def train(part: Any, given: Given, draft: Draft, seed: int) -> Made:
@@ -292,8 +293,18 @@ def adjust(part: Any, given: Given, draft: Draft, seed: int) -> Made:
     return Made(kind="knobs", rows=len(decision.cells), metrics=decision.metrics)
 
 
+def gate(part: Any, given: Given, draft: Draft, seed: int) -> Made:
+    judgement = part.judge({name: given.records(name) for name in given.inputs})
+    draft.write_rows(VERDICTS, map(asdict, judgement.verdicts))
+    metrics = {"promoted": float(judgement.promoted)}
+    for said in judgement.verdicts:
+        metrics |= {said.name: {"pass": 1.0, "inconclusive": 0.5, "fail": 0.0}[said.verdict]}
+        metrics |= {f"{said.name}.{name}": float(value) for name, value in said.numbers.items()}
+    return Made(kind="verdict", rows=len(judgement.verdicts), metrics=metrics)
+
+
 VERBS: dict[str, Callable[[Any, Given, Draft, int], Made]] = {
-    verb.__name__: verb for verb in (propose, create, synthesize, verify, select, train, evaluate, adjust)
+    verb.__name__: verb for verb in (propose, create, synthesize, verify, select, train, evaluate, adjust, gate)
 }
 
 
@@ -301,3 +312,8 @@ def knobs_of(opened: Opened) -> dict[str, float]:
     """What the controller decided in an artifact of kind `knobs`."""
     found: dict[str, float] = json.loads((opened.folder / KNOBS).read_text())
     return found
+
+
+def verdicts_of(opened: Opened) -> list[dict[str, Any]]:
+    """What each gate said in an artifact of kind `verdict`."""
+    return [row for _, row in read_rows(opened.folder / VERDICTS)]

@@ -31,6 +31,9 @@ DOORS = {
     "flows": {"prefect", "hydra", "omegaconf"},
     "infra": {"submitit", "mlflow", "boto3", "botocore"},
     "components": {
+        "gymnasium",
+        "h5py",
+        "minigrid",
         "torch",
         "transformers",
         "trl",
@@ -202,11 +205,17 @@ def test_the_wheel_holds_every_module_and_every_dial(installed: Path, where: str
 
 GROUPS = sorted(path.name for path in CONFIGS.iterdir() if path.is_dir() and path.name not in ("__pycache__",))
 CHOICES = [(group, path.stem) for group in GROUPS for path in sorted((CONFIGS / group).glob("*.yaml"))]
+HOUSES = ["environment=vln_graph", "environment.graphs=/"]
 FILLED = {
-    ("policy", "hf"): {"path": "/"},
-    ("task", "jsonl"): {"train_file": "/"},
-    ("task", "gsm8k"): {"train_file": "/"},
-    ("store", "s3"): {"uri": "s3://bucket/prefix"},
+    ("environment", "vln_graph"): HOUSES[1:],
+    ("experiment", "sid_reverie"): ["reverie=/"],
+    ("instructions", "reverie"): [*HOUSES, "instructions.task.train_file=/"],
+    ("policy", "hf"): ["policy.path=/"],
+    ("task", "goal_pairs"): HOUSES,
+    ("task", "gsm8k"): ["task.train_file=/"],
+    ("task", "instructions"): [*HOUSES, "task.train_file=/"],
+    ("task", "jsonl"): ["task.train_file=/"],
+    ("store", "s3"): ["store.uri=s3://bucket/prefix"],
 }
 """What a user must give."""
 
@@ -224,7 +233,8 @@ def components_in(node: Any, key: str = "") -> Iterator[tuple[str, Mapping[str, 
 
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=lambda value: value)
 def test_every_choice_of_every_group_composes_and_builds(group: str, choice: str) -> None:
-    filled = [f"{group}.{name}={value}" for name, value in FILLED.get((group, choice), {}).items()]
+    world = ["environment=babyai"] if "${environment}" in (CONFIGS / group / f"{choice}.yaml").read_text() else []
+    filled = FILLED.get((group, choice), world)
     config = compose([f"{group}={choice}", *filled])
     built = build(config if group in ("recipe", "experiment") else config[group], group)
     for key, node in components_in(config):
@@ -266,9 +276,10 @@ def test_no_key_stands_twice(folder: Path) -> None:
 
 
 def test_a_dial_that_must_be_given_is_asked_for() -> None:
-    for (group, choice), fields in FILLED.items():
-        with pytest.raises(InputError, match=f"{group}.{next(iter(fields))} needs a value"):
-            compose([f"{group}={choice}"])
+    for (group, choice), filled in FILLED.items():
+        *others, missing = filled
+        with pytest.raises(InputError, match=f"{missing.partition('=')[0]} needs a value"):
+            compose([f"{group}={choice}", *others])
 
 
 def test_components_are_frozen_keyword_only_dataclasses_with_a_verb() -> None:
