@@ -12,7 +12,7 @@ from typing import Any, TypeVar, cast
 
 from ratchet.artifacts import Opened
 from ratchet.errors import InputError, RatchetError
-from ratchet.flows.summary import RoundSummary, RunSummary, summary_of
+from ratchet.flows.summary import RoundSummary, RunSummary, headline_of, summary_of
 from ratchet.identity import locate
 from ratchet.infra.ledger import Event
 from ratchet.infra.runs import RunFolder
@@ -21,12 +21,6 @@ from ratchet.infra.stores import GLANCE_S, enter, place_of, recorded
 from ratchet.stages import ITEMS
 
 T = TypeVar("T")
-
-HEADLINE = ("pass_at_1", "pass_at_K")
-"""The metrics that are compared where the evaluation says none of its own as `headline`; K is its `samples`."""
-
-VERDICT_OF = {"ratchet.components.verification.process.ProcessReward": "outcome"}
-"""Verifier → its field whose verdict it passes on, adding to the reward only. One of your own says so as `verdict_of`."""
 
 OF_THE_WORK = {"rows_per_shard", "shard_by_group", "batch_size", "workers"}
 """Fields that say how a component works, not what it finds."""
@@ -156,12 +150,7 @@ class Measured:
     def headline(self) -> tuple[str, ...]:
         """The metrics that its evaluation says matter, of those that it measured; the first is the main one."""
         known = {name for row in self.rounds for name in row.summary.metrics}
-        found: dict[str, None] = {}
-        for row in self.rounds:
-            evaluation = row.exam.evaluation or {}
-            samples = evaluation.get("fields", {}).get("samples") or _largest_k(known)
-            found |= dict.fromkeys(name.replace("_K", f"_{samples}") for name in _headline_of(evaluation))
-        return tuple(name for name in found if name in known) or tuple(sorted(known))[:1]
+        return tuple(name for name in headline_of(self.summary.config) if name in known) or tuple(sorted(known))[:1]
 
     @property
     def champion(self) -> Round | None:
@@ -293,14 +282,9 @@ def _digests(inputs: Mapping[str, Any]) -> Iterator[str]:
 def _verdict(verifier: Mapping[str, Any]) -> Mapping[str, Any]:
     """The part of a verifier that says what is right."""
     name = verifier["component"]
-    passes_on = VERDICT_OF.get(name) or getattr(_class(name), "verdict_of", None)
+    passes_on = getattr(_class(name), "verdict_of", None)
     found = verifier["fields"].get(passes_on) if passes_on else None
     return _verdict(found) if isinstance(found, Mapping) else verifier
-
-
-def _headline_of(evaluation: Mapping[str, Any]) -> tuple[str, ...]:
-    said = getattr(_class(evaluation.get("component", "")), "headline", HEADLINE)
-    return (said,) if isinstance(said, str) else tuple(said)
 
 
 def _class(dotted: str) -> Any:
@@ -315,10 +299,6 @@ def _found(description: Any) -> Any:
     if isinstance(description, Mapping):
         return {key: _found(value) for key, value in description.items() if key not in OF_THE_WORK}
     return description
-
-
-def _largest_k(names: Iterable[str]) -> int:
-    return max((int(k) for name in names if (k := name.removeprefix("pass_at_")).isdigit()), default=1)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

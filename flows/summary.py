@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ratchet.errors import InputError
+from ratchet.flows.monitors import warnings_of
 from ratchet.identity import locate
 from ratchet.infra.lease import Lease
 from ratchet.infra.ledger import Event
@@ -59,6 +60,10 @@ class RoundSummary:
     report: str
     roles: Mapping[str, Any]
     note: str = ""
+    judged: Mapping[str, Any] | None = None
+    """What the gates said: `action`, and a row a gate in `gates`."""
+    warnings: list[str] = field(default_factory=list[str])
+    """What the monitors drew attention to."""
 
 
 @dataclass(kw_only=True)
@@ -94,9 +99,12 @@ def summary_of(run: RunFolder, *, elsewhere: str | None = None) -> RunSummary:
     config = {**opening["config"], **(driver[-1]["operations"] if driver else {})}
     status, reason = _status(run, events, elsewhere)
     rounds: dict[int, RoundSummary] = {}
+    judged: dict[int, Event] = {}
     for event in events:
-        if event["kind"] == "advanced":
-            rounds[event["round"]] = _round(event, stages)
+        if event["kind"] == "judged":
+            judged[event["round"]] = event
+        elif event["kind"] == "advanced":
+            rounds[event["round"]] = _round(event, stages, judged.get(event["round"]))
         elif event["kind"] == "retried":
             rounds = {index: row for index, row in rounds.items() if row.state not in event["identities"]}
     return RunSummary(
@@ -147,7 +155,7 @@ def _stages(events: Sequence[Event]) -> list[StageSummary]:
     return list(places.values())
 
 
-def _round(event: Event, stages: Sequence[StageSummary]) -> RoundSummary:
+def _round(event: Event, stages: Sequence[StageSummary], judged: Event | None) -> RoundSummary:
     mine = [stage for stage in stages if stage.round == event["round"]]
     adjusted = [stage for stage in mine if stage.verb == "adjust"]
     selected = [stage for stage in mine if stage.verb == "select"]
@@ -162,6 +170,8 @@ def _round(event: Event, stages: Sequence[StageSummary]) -> RoundSummary:
         report=event["report"],
         roles=event["roles"],
         note=event["note"],
+        judged={key: judged[key] for key in ("action", "promoted", "verdict", "candidate", "gates")} if judged else None,
+        warnings=warnings_of((stage.verb, stage.title, stage.metrics) for stage in mine),
     )
 
 

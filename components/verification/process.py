@@ -28,6 +28,7 @@ class ProcessReward:
 
     version = 1
     roles = ("prm",)
+    verdict_of = "outcome"  # whose outcome it passes on; it adds to the reward only
 
     outcome: Verifier
     weight: float = 1.0

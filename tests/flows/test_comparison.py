@@ -14,8 +14,9 @@ from scipy.stats import binomtest, chi2
 from ratchet.errors import InputError, RatchetError
 from ratchet.flows.cli import parser
 from ratchet.flows.comparison import compare, incomparable, item_value
-from ratchet.flows.measured import Measured, _devices, _found, _headline_of, _verdict, measured
+from ratchet.flows.measured import Measured, _devices, _found, _verdict, measured
 from ratchet.flows.statistics import holm
+from ratchet.flows.summary import headline_of
 from ratchet.infra.lease import Lease
 from ratchet.infra.runs import RunFolder
 from tests.toys.compared import some_runs
@@ -167,9 +168,12 @@ class Walks:
 
 
 def test_an_evaluation_says_its_own_headline(original: Path) -> None:
-    assert ("success", "spl") == _headline_of({"component": f"{__name__}.Walks"})
-    assert ("pass_at_1", "pass_at_K") == _headline_of({"component": "nowhere.Gone"}) == _headline_of({})
+    walks = {"evaluation": {"_target_": f"{__name__}.Walks", "samples": 0}}
+    assert ("success", "spl") == headline_of(walks)
+    assert ("pass_at_1", "pass_at_4") == headline_of({"evaluation": {"_target_": "nowhere.Gone", "samples": 4}})
+    assert ("pass_at_1",) == headline_of({})
     run = run_of(original, "slow")
+    run.summary.config = walks
     for row in run.rounds:
         row.exam = dataclasses.replace(row.exam, evaluation={"component": f"{__name__}.Walks", "version": 1, "fields": {}})
         row.summary.metrics = {"success": 0.5, "spl": 0.4, "success.low": 0.4}

@@ -12,7 +12,7 @@ import pytest
 from ratchet.errors import InputError
 from ratchet.flows.deployments import deployment
 from ratchet.flows.schedules import Book, Firing, Schedule, missed
-from ratchet.flows.serve import ATTEMPTS, Desk, Going
+from ratchet.flows.serve import ATTEMPTS, Desk, Going, said
 from ratchet.infra.lease import Lease
 from ratchet.infra.runs import RunFolder
 from tests.toys.drive import HOUSE, TOYS, Warm
@@ -170,6 +170,14 @@ class Page:
 
     def __init__(self) -> None:
         self.deployments, self.told = {"often": "d"}, list[tuple[str, str]]()
+        self.paused, self.late, self.added = set[str](), list[dict[str, Any]](), list[datetime]()
+
+    def due(self, moment: datetime) -> list[dict[str, Any]]:
+        return self.late
+
+    def add(self, schedule: str, due: datetime, words: object, key: str) -> str:
+        self.added.append(due)
+        return key
 
     def name(self, id: str, name: str) -> None:
         """Nobody looks."""
@@ -203,3 +211,42 @@ def test_a_firing_whose_process_dies_again_and_again_fails_in_the_end(root: Path
         desk._conclude("f", Going(firing))
     assert [("f", "CRASHED"), ("f", "FAILED")] == page.told
     assert [] == desk.book.open()
+
+
+@pytest.mark.parametrize(("how", "knows", "made_up"), [("run-once", False, 1), ("run-once", True, 0), ("skip", True, 0), ("paused", False, 0)])
+def test_of_what_was_missed_the_latest_is_made_up_for_or_none(root: Path, how: str, knows: bool, made_up: int) -> None:
+    """Whether Prefect knows of it (nobody served) or not (its server was away too); never of a schedule that was paused on its page."""
+    schedule, page = replace(OFTEN, missed="skip" if how == "skip" else "run-once"), Page()
+    page.paused = {"often"} if how == "paused" else set()
+    due = {"deployment_id": "d", "auto_scheduled": True}
+    page.late = [{**due, "id": f"at {s}", "expected_start_time": f"2030-01-01T00:00:{s}+00:00"} for s in (10, 20, 30)] if knows else []
+    desk = Desk(Book(root), attended=at("2030-01-01 00:00:35"), _office=cast(Any, page), _schedules=[schedule])
+    desk._make_up()
+    assert [at("2030-01-01 00:00:30")] * made_up == page.added
+    for one in page.late if how == "skip" else page.late[:2]:
+        desk._claim(one)
+    missed_ones = ["at 10", "at 20", "at 30"] if how == "skip" else ["at 10", "at 20"] if knows else []
+    assert [(id, "Missed") for id in missed_ones] == page.told
+
+
+def test_a_second_flow_run_of_a_firing_that_ended_begins_nothing(root: Path) -> None:
+    page = Page()
+    desk = Desk(Book(root), _office=cast(Any, page), _schedules=[OFTEN])
+    desk.book.save(replace(Firing.first(OFTEN, at("2030-01-01 00:00:10"), [], "first", root), ended="finished"))
+    desk._claim({"deployment_id": "d", "id": "second", "auto_scheduled": True, "expected_start_time": "2030-01-01T00:00:10+00:00"})
+    assert [("second", "Skipped")] == page.told
+    assert [] == desk.book.open()
+
+
+def test_a_failure_is_told_by_its_complaint_alone(root: Path) -> None:
+    log = root / "log"
+    for text, told in (
+        ("ratchet: of an attempt before\n", ""),
+        ("starting …\nratchet: seed has a wrong value\n  got:     'x'\n", "seed has a wrong value\n  got:     'x'"),
+        ("Traceback (most recent call last):\n  File …\nNameError: name\n", "NameError: name"),
+        ("Killed\n", "Killed"),
+    ):
+        start = log.stat().st_size if log.exists() else len(text)
+        with log.open("a") as file:
+            file.write(text)
+        assert told == said(log, start)

@@ -142,7 +142,7 @@ def test_an_empty_task_is_refused(draft: Draft) -> None:
 
 def test_an_empty_selection_is_an_artifact_like_any_other(tmp_path: Path, draft: Draft) -> None:
     made = VERBS["select"](Keep(), Given(inputs={"rollouts": opened(tmp_path / "in", ROLLOUTS, "rollouts")}), draft, 0)
-    assert ("demonstrations", 0, {"given": 3, "kept": 0}) == (made.kind, made.rows, made.metrics)
+    assert ("demonstrations", 0, 3, 0) == (made.kind, made.rows, made.metrics["given"], made.metrics["kept"])
     assert "" == (draft.folder / RECORDS).read_text()
 
 

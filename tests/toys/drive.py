@@ -79,6 +79,8 @@ class Warm:
 
     where: Path
     """Where what commands print is kept until the end."""
+    module: str = "tests.toys.drive"
+    """The server's side: this one, or one that has more imported."""
     server: "subprocess.Popen[str]" = field(init=False)
     folder: Path = field(init=False)
     started: int = 0
@@ -86,7 +88,7 @@ class Warm:
     def __post_init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="ratchet-drive-", dir=self.where))
         environment = {**os.environ, "PYTHONPATH": str(HOUSE)}
-        command = [sys.executable, "-P", "-m", "tests.toys.drive"]
+        command = [sys.executable, "-P", "-m", self.module]
         self.server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
         atexit.register(self.close)
 

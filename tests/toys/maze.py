@@ -5,6 +5,7 @@ The colour is seen from the place before the end, so who stands at the hub canno
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import exp
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,15 @@ class Maze:
         goal, walked = self.goal(episode), len(path) - 1
         reached = float(path[-1] == goal)
         spl = reached * self.length / max(walked, self.length)
-        return {"success": reached, "oracle_success": float(goal in path), "spl": spl, "length": walked, "shortest": self.length}
+        error, ndtw = float(self.away(path[-1], goal)), exp(-max(self.away(place, goal) for place in path))
+        found = {"success": reached, "oracle_success": float(goal in path), "spl": spl, "error": error, "ndtw": ndtw}
+        return {**found, "length": walked, "shortest": self.length}
+
+    def away(self, one: str, other: str) -> int:
+        """Corridors to go from one place to another."""
+        (arm, _, step), (other_arm, _, other_step) = one.partition("."), other.partition(".")
+        depth, other_depth = int(step or 0), int(other_step or 0)
+        return abs(depth - other_depth) if arm == other_arm else depth + other_depth
 
     def goal(self, episode: Mapping[str, Any]) -> str:
         return f"{episode['goal']}.{self.length}"
@@ -81,9 +90,7 @@ class Corridors:
         return (self.episode["colours"][int(arm)],) if step == str(self.maze.length) else ("corridor",)
 
     def way(self, one: str, other: str) -> int:
-        (arm, _, step), (other_arm, _, other_step) = one.partition("."), other.partition(".")
-        depth, other_depth = int(step or 0), int(other_step or 0)
-        return abs(depth - other_depth) if arm == other_arm else depth + other_depth
+        return self.maze.away(one, other)
 
     def step(self, place: str) -> None:
         if place not in self.view().frontier:
