@@ -11,7 +11,7 @@ from ratchet.identity import digest
 
 Config = dict[str, Any]
 
-OPERATIONS = {"name", "root", "rounds", "executor", "store", "tracker", "sweep"}
+OPERATIONS = {"name", "root", "rounds", "executor", "store", "tracker", "sweep", "budget", "patience"}
 """Keys that say where and how far a run goes. They may change on any resume; every other key is science and names the run."""
 
 CHOICES = {"on_empty": ("stop", "continue"), "knobs": ("fixed", "temperature", "threshold", "both")}
@@ -53,6 +53,9 @@ def _checked(config: Config) -> Config:
         value = config[key]
         if not isinstance(value, int) or isinstance(value, bool) or (least is not None and value < least):
             raise InputError(f"{key} has a wrong value", got=repr(value), allowed="a whole number" + (f" from {least}" if least is not None else ""))
+    patience = config.get("patience")
+    if patience is not None and (not isinstance(patience, int) or isinstance(patience, bool) or patience < 1):
+        raise InputError("patience has a wrong value", got=repr(patience), allowed="a whole number of rounds from 1, or null to go on")
     for key, choices in CHOICES.items():
         if config[key] not in choices:
             raise InputError(f"{key} has a wrong value", got=repr(config[key]), allowed=", ".join(choices))

@@ -11,12 +11,16 @@ from typing import Any
 from ratchet import __version__
 from ratchet.artifacts import Artifact, Manifest
 from ratchet.errors import InputError, StageFailed
+from ratchet.flows.budget import Budget, BudgetSpent, Patience
+from ratchet.flows.budget import checked as checked_budget
 from ratchet.flows.build import build
 from ratchet.flows.collected import Sparing, collected
 from ratchet.flows.compose import OPERATIONS, Config, differing, science, science_hash
+from ratchet.flows.gating import Gating, Judged
 from ratchet.flows.job import job_of
 from ratchet.flows.loop import Journal, Recipe, Stages, self_train
 from ratchet.flows.states import begun
+from ratchet.flows.summary import headline_of
 from ratchet.identity import locate
 from ratchet.infra.crew import Crew
 from ratchet.infra.executors import JobRecord, this_process
@@ -26,7 +30,7 @@ from ratchet.infra.runs import RunFolder, make_root
 from ratchet.infra.store import Store
 from ratchet.infra.stores import enter, held
 from ratchet.rounds import RoundState
-from ratchet.stages import STATE, Stage, knobs_of
+from ratchet.stages import STATE, Stage, knobs_of, verdicts_of
 
 
 class View:
@@ -62,6 +66,9 @@ class View:
     def failed(self, stage: Stage, number: int, error: StageFailed) -> None:
         """An attempt ended without publishing."""
 
+    def judged(self, event: Event) -> None:
+        """The gates had their say on a round's candidate."""
+
     def advanced(self, event: Event) -> None:
         """A round ended."""
 
@@ -78,6 +85,8 @@ class Recorder(Journal):
     views: Sequence[View]
     check: Callable[[], None]
     """Raises if the run is in another driver's hands by now."""
+    budget: Budget | None = None
+    patience: Patience | None = None
     jobs_outlive: bool = True
     """Whether jobs go on without this machine, so that a power failure here must not forget one."""
     _places: dict[tuple[Any, ...], str] = field(default_factory=dict[tuple[Any, ...], str])
@@ -85,6 +94,9 @@ class Recorder(Journal):
     _attempted: set[str] = field(default_factory=set[str])
     _advanced: dict[int, Event] = field(default_factory=dict[int, Event])
     """Round → the event of its latest end."""
+    _judged: dict[int, Event] = field(default_factory=dict[int, Event])
+    _last: list[RoundState] = field(default_factory=list[RoundState])
+    """The state that the loop was told of last."""
 
     def __post_init__(self) -> None:
         for event in self.ledger:
@@ -107,8 +119,11 @@ class Recorder(Journal):
                     self._published.pop(identity, None)
                 for round in [round for round, ended in self._advanced.items() if ended["state"] in event["identities"]]:
                     del self._advanced[round]
+                    self._judged.pop(round, None)
             case "advanced":
                 self._advanced[event["round"]] = event
+            case "judged":
+                self._judged[event["round"]] = event
 
     def append(self, kind: str, *, flush: bool = True, **fields: Any) -> Event:
         self.check()
@@ -180,10 +195,36 @@ class Recorder(Journal):
             if state.knobs:
                 self.append("decision", round=state.round, knobs=dict(state.knobs))
             event = self.append("advanced", **value, state=identity, note=note)
+        self._last[:] = [state]
         self._tell(lambda view: view.advanced(event))
+
+    def judged(self, round: int, found: Judged) -> None:
+        """Each gate's word and what follows; not again what stands already. Words that `gc` left without an artifact were said before."""
+        said = {"verdict": found.verdict.identity, "digest": found.verdict.digest, "action": found.action, "promoted": found.promoted}
+        event = self._judged.get(round)
+        if event is None or any(event[key] != value for key, value in said.items()):
+            rows = verdicts_of(self.store.open(found.verdict.identity))
+            event = self.append("judged", round=round, **said, candidate=_pointers({"policy": found.candidate})["policy"], gates=rows)
+        self._tell(lambda view: view.judged(event))
+
+    def enough(self, state: RoundState) -> str | None:
+        """Why no further round is to begin; what ended already is passed by."""
+        self._last[:] = [state]
+        if state.round + 1 in self._advanced:
+            return None
+        if self.budget and (reason := self.budget.enough()):
+            return reason
+        if self.patience is None:
+            return None
+        return self.patience.over([self._advanced[index]["report"] for index in range(state.round + 1) if index in self._advanced])
 
     def stopped(self, reason: str) -> None:
         self.append("stopped", reason=reason)
+
+    @property
+    def last(self) -> RoundState | None:
+        """The state that the loop reached."""
+        return self._last[-1] if self._last else None
 
     def _tell(self, what: Callable[[View], None]) -> None:
         for view in self.views:
@@ -252,6 +293,8 @@ def write_config(run: RunFolder, config: Config) -> None:
 def check(config: Config) -> tuple[Recipe, Mapping[str, Any], Any]:
     """What a config names: its recipe, parts and executor; bad input shows here, before anything is started."""
     parts = build({key: value for key, value in science(config).items() if key not in ("recipe", "seed", "on_empty")})
+    Gating.of(parts)
+    checked_budget(config.get("budget"))
     return recipe_of(config), parts, build(config["executor"], "executor")
 
 
@@ -265,7 +308,9 @@ def drive(run: RunFolder, config: Config, *, overrides: Sequence[str] = (), view
         open_run(run, config, overrides)
         store.survey(event["identity"] for event in run.ledger if event["kind"] == "published")
         taken_over = begun(run, store)
-        recorder = Recorder(run, store, views, in_hand, executor.outlives_machine)
+        budget = Budget(run.name, checked_budget(config.get("budget")), run.ledger, store)
+        patience = Patience(config["patience"], headline_of(config)[0], store) if config.get("patience") else None
+        recorder = Recorder(run, store, views, in_hand, budget, patience, executor.outlives_machine)
         recorder.append("driver", process=this_process(), command=sys.argv, operations={k: config[k] for k in sorted(OPERATIONS) if k in config})
         pin_threads(executor.cpus_per_task)
         for view in views:
@@ -274,6 +319,7 @@ def drive(run: RunFolder, config: Config, *, overrides: Sequence[str] = (), view
         launcher = Launcher(store=store, executor=crew, job=lambda identity, n: job_of(store, identity, n), watch=recorder, in_hand=in_hand)
 
         def make(stages: Sequence[Stage]) -> list[Artifact]:
+            budget.check(stages)
             recorder.asked(stages)
             return [manifest.artifact for manifest in launcher.make(stages)]
 
@@ -283,7 +329,12 @@ def drive(run: RunFolder, config: Config, *, overrides: Sequence[str] = (), view
             return Stages(parts, sparing.make, lambda artifact: knobs_of(store.open(artifact.identity)), config["seed"], round)
 
         already = sum(1 for event in run.ledger if event["kind"] == "stopped")
-        state = self_train(recipe, stages, rounds=config["rounds"], on_empty=config["on_empty"], journal=recorder, begun=taken_over)
+        rules = {"rounds": config["rounds"], "on_empty": config["on_empty"], "gating": Gating.of(parts)}
+        try:
+            state = self_train(recipe, stages, journal=recorder, begun=taken_over, **rules)
+        except BudgetSpent as spent:
+            recorder.stopped(str(spent))
+            state = recorder.last or taken_over or RoundState()
         stops = [event for event in run.ledger if event["kind"] == "stopped"]
         stopped = stops[-1]["reason"] if len(stops) > already else None
         if stopped is None:

@@ -23,7 +23,7 @@ from ratchet.infra.runs import RunFolder, runs_under
 from ratchet.infra.store import Leftover, Store
 from ratchet.infra.stores import Spec, enter, follow, held, known_runs, place_of, recorded
 
-KEPT_VERBS = ("propose", "adjust", "evaluate")
+KEPT_VERBS = ("propose", "adjust", "evaluate", "gate")
 """Verbs whose artifacts are small and are read again whenever the loop walks the recipe or a table is made."""
 
 ORPHANED_S = 24 * 3600.0

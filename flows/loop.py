@@ -8,6 +8,7 @@ from typing import Any, TypeVar, overload
 
 from ratchet.artifacts import Artifact, Grid
 from ratchet.errors import InputError, NothingSelected
+from ratchet.flows.gating import Gating, Judged
 from ratchet.identity import decimal_key, derive_seed
 from ratchet.rounds import Knobs, Round, RoundState
 from ratchet.stages import SEEDED, Stage
@@ -21,6 +22,7 @@ PART_OF = {
     "train": "training",
     "evaluate": "evaluation",
     "adjust": "control",
+    "gate": "gates.panel",
 }
 """Verb → the config group whose component does it, unless `using` names another."""
 
@@ -39,6 +41,10 @@ class Stages:
     round: int
     roles: Mapping[str, Artifact] = field(default_factory=dict[str, Artifact])
     purpose: str = ""
+    held_out: str = "test"
+    """The split that is meant where `test` is asked for."""
+    taken: dict[str, list[Artifact]] = field(default_factory=dict[str, list[Artifact]])
+    """What was trained on (`examples`), selected from (`rollouts`), measured (`greedy`, `sampled`, `problems`) for this purpose so far."""
     _asked: Counter[str] = field(default_factory=Counter[str])
 
     def part(self, name: str) -> Any:
@@ -65,11 +71,17 @@ class Stages:
 
     def serving(self, purpose: str) -> "Stages":
         """The same verbs, whose stages say what they serve."""
-        return dataclasses.replace(self, purpose=purpose)
+        return dataclasses.replace(self, purpose=purpose, taken={})
+
+    def on(self, split: str) -> "Stages":
+        """The same verbs, for which `split` stands in for the test problems."""
+        return dataclasses.replace(self, held_out=split)
 
     def propose(self, using: str = "task", **changes: Any) -> Artifact:
         """Problems of a task's split."""
-        return self._one("propose", using, {}, changes)
+        if changes.get("split") == "test":
+            changes = {**changes, "split": self.held_out}
+        return self._take("problems", self._one("propose", using, {}, changes))
 
     def create(self, examples: Artifact | None = None, using: str = "policy", **changes: Any) -> Artifact:
         """The policy the run starts from; `examples` are problems with worked solutions, for one that learns from them."""
@@ -109,7 +121,7 @@ class Stages:
 
     def select(self, *rollouts: Artifact, using: str = "selection", allow_empty: bool = False, **changes: Any) -> Artifact:
         """What is kept of verified rollouts; keeping nothing ends the round, unless `allow_empty`."""
-        inputs = {f"rollouts{index or ''}": given for index, given in enumerate(rollouts)}
+        inputs = {f"rollouts{index or ''}": self._take("rollouts", given) for index, given in enumerate(rollouts)}
         kept = self._one("select", using, inputs, changes)
         if not kept.rows and not allow_empty:
             raise NothingSelected(f"round {self.round}: nothing was selected of {sum(given.rows for given in rollouts)} rollouts")
@@ -117,17 +129,25 @@ class Stages:
 
     def train(self, policy: Artifact, examples: Artifact, using: str = "training", **changes: Any) -> Artifact:
         """A policy trained on examples; the one handed in says whose weights (and state) it inherits."""
-        return self._one("train", using, {"policy": policy, "examples": examples}, changes)
+        return self._one("train", using, {"policy": policy, "examples": self._take("examples", examples)}, changes)
 
     def evaluate(self, greedy: Artifact, sampled: Artifact | None = None, using: str = "evaluation", **changes: Any) -> Artifact:
         """A report on verified rollouts."""
-        inputs = {"greedy": greedy} | ({"sampled": sampled} if sampled else {})
+        inputs = {"greedy": self._take("greedy", greedy)} | ({"sampled": self._take("sampled", sampled)} if sampled else {})
         return self._one("evaluate", using, inputs, changes)
 
     def adjust(self, cells: Grid, problems: Artifact, using: str = "control", **changes: Any) -> Knobs:
         """The controller's knobs for the round, decided on a grid of verified rollouts."""
         component = self._component("adjust", using, changes)
         return Knobs(self.knobs_of(self._ask("adjust", component, {"cells": cells, "problems": problems})))
+
+    def gate(self, using: str = "gates.panel", *, look: int, **inputs: Artifact) -> Artifact:
+        """What the gates say of a candidate; `inputs` are what they look at, by name."""
+        return self._ask("gate", self._component("gate", using, {"look": look}), inputs)
+
+    def _take(self, what: str, artifact: Artifact) -> Artifact:
+        self.taken.setdefault(what, []).append(artifact)
+        return artifact
 
     def _component(self, verb: str, using: str, changes: Mapping[str, Any]) -> Any:
         part = self.part(using)
@@ -251,14 +271,27 @@ class Journal:
     def advanced(self, state: RoundState, report: Artifact, *, note: str = "") -> None:
         """A round ended in a state."""
 
+    def judged(self, round: int, found: Judged) -> None:
+        """The gates had their say on a round's candidate."""
+
+    def enough(self, state: RoundState) -> str | None:
+        """Why no further round is to begin after a state; None if one is."""
+
     def stopped(self, reason: str) -> None:
         """The run ends before its last round, as planned for such a case."""
 
 
 def self_train(
-    recipe: Recipe, stages: Callable[[int], Stages], *, rounds: int, on_empty: str, journal: Journal, begun: RoundState | None = None
+    recipe: Recipe,
+    stages: Callable[[int], Stages],
+    *,
+    rounds: int,
+    on_empty: str,
+    journal: Journal,
+    begun: RoundState | None = None,
+    gating: Gating | None = None,
 ) -> RoundState:
-    """Start, then turn the ratchet `rounds` times, measuring after each; return the last state.
+    """Start, then turn the ratchet `rounds` times, measuring and judging after each; return the last state.
 
     The loop holds no state of its own: asked again it walks the same path over published stages, and goes on where they end. A fork
     has `begun` already, in a state of another run, and asks for its problems in its first own round.
@@ -268,8 +301,13 @@ def self_train(
     do = stages(begun.round + 1 if begun else 0)
     journal.begins(do.round, rounds)
     problems, dev = (do.serving(f"{split} problems").propose(split=split) for split in ("train", "dev"))
-    state = begun or _started(recipe, do, journal)
+    state = begun or _started(recipe, do, journal, gating)
+    if begun and gating and not gating.has_begun(begun):
+        state = gating.begin(recipe, begun, do, None)
     for index in range(state.round + 1, rounds + 1):
+        if reason := journal.enough(state):
+            journal.stopped(reason)
+            return state
         if index != do.round:
             do = stages(index)
             journal.begins(index, rounds)
@@ -283,23 +321,37 @@ def self_train(
                 journal.stopped(f"{nothing}; stopped as on_empty=stop says (on_empty=continue keeps the policy and goes on)")
                 return state
             advanced, note = turn.advance(), f"{nothing}; the policy is kept"
-        state = _measured(recipe, advanced, do, journal, note=note)
+        state, stop = _measured(recipe, advanced, do, journal, gating, note=note)
+        if stop:
+            journal.stopped(stop)
+            return state
     return state
 
 
-def _started(recipe: Recipe, do: Stages, journal: Journal) -> RoundState:
+def _started(recipe: Recipe, do: Stages, journal: Journal, gating: Gating | None) -> RoundState:
     """Round 0, measured."""
     try:
         state = recipe.start(do)
     except NothingSelected as nothing:  # before the first round there is no policy to keep
         raise InputError(f"{nothing}, so the run cannot start", next="sample more, or begin with a stronger policy") from None
-    return _measured(recipe, state, do, journal)
+    return _measured(recipe, state, do, journal, gating)[0]
 
 
-def _measured(recipe: Recipe, state: RoundState, do: Stages, journal: Journal, note: str = "") -> RoundState:
+def _measured(
+    recipe: Recipe, state: RoundState, do: Stages, journal: Journal, gating: Gating | None, note: str = ""
+) -> tuple[RoundState, str | None]:
+    """The state with what was measured, and judged where there are gates; and why the run is to end there, if it is."""
     if state.knobs:
         journal.decided(state.round, state.knobs)
-    report = recipe.measure(state, do.taking(**state.roles).serving("evaluation"))
+    measuring = do.taking(**state.roles).serving("evaluation")
+    report = recipe.measure(state, measuring)
     state = dataclasses.replace(state, metrics=dict(report.metrics))
+    stop = None
+    if gating and not gating.has_begun(state):
+        state = gating.begin(recipe, state, do, measuring)
+    elif gating and (found := gating.judge(recipe, state, do, measuring)):
+        journal.judged(state.round, found)
+        state, stop = found.state, found.stop
+        note = "; ".join(text for text in (note, found.note) if text)
     journal.advanced(state, report, note=note)
-    return state
+    return state, stop

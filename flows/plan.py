@@ -11,6 +11,7 @@ from ratchet.flows.build import build
 from ratchet.flows.collected import collected
 from ratchet.flows.compose import Config, default_name, differing, science
 from ratchet.flows.driver import recipe_of
+from ratchet.flows.gating import Gating
 from ratchet.flows.loop import Journal, Stages, self_train
 from ratchet.flows.states import begun, forked_from
 from ratchet.identity import source_digest
@@ -163,7 +164,15 @@ def plan(root_run: RunFolder, config: Config) -> Plan:
 
     planned = config["rounds"]
     try:
-        self_train(recipe_of(config), stages, rounds=config["rounds"], on_empty=config["on_empty"], journal=planner, begun=begun(root_run, store))
+        self_train(
+            recipe_of(config),
+            stages,
+            rounds=config["rounds"],
+            on_empty=config["on_empty"],
+            journal=planner,
+            begun=begun(root_run, store),
+            gating=Gating.of(parts),
+        )
     except _RoundPlanned:
         planned = max(line.round for line in planner.lines)
     return Plan(planner.lines, past_run.name if past_run else None, config["rounds"], planned)

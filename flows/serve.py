@@ -221,6 +221,9 @@ class Desk:
             self._keep(firing, id)
             return
         fresh = firing is None or firing.ended is not None
+        if firing and firing.ended in FINAL.values() and firing.flow_run != id:
+            self.office.set(id, "CANCELLED", name="Skipped", message=f"{firing.run} {firing.ended} in another flow run")
+            return
         by_itself = bool(flow_run["auto_scheduled"]) or (schedule.name, due) in self._made_up
         if firing is None and by_itself and due < self.attended and (schedule.name, due) not in self._made_up:
             self._pass_over(schedule, due, id, "Missed", "nobody served when it was due")
@@ -400,7 +403,7 @@ def cancelled_since(run: RunFolder, moment: float) -> bool:
 
 
 def said(log: Path, start: int) -> str:
-    """The end of what a run printed in its last attempt: from its last complaint on, if it had one."""
+    """What a run printed last in an attempt: its complaint, if it had one."""
     try:
         with log.open("rb") as file:
             size = file.seek(0, 2)
@@ -408,7 +411,11 @@ def said(log: Path, start: int) -> str:
             text = file.read().decode(errors="replace")
     except FileNotFoundError:
         return ""
-    return text[text.rfind("ratchet: ") :].removeprefix("ratchet: ").strip() if "ratchet: " in text else text.strip()
+    lines = text.strip().splitlines()
+    complaints = [number for number, line in enumerate(lines) if line.startswith("ratchet: ")]
+    if complaints:
+        return "\n".join(lines[complaints[-1] :]).removeprefix("ratchet: ")
+    return lines[-1] if "Traceback (most recent call last)" in text else "\n".join(lines)
 
 
 def _say(text: str) -> None:

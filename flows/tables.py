@@ -17,6 +17,15 @@ if TYPE_CHECKING:  # `show` has no need of them
     from ratchet.flows.sweep import Averaged
 
 
+ACTIONS = {
+    "promote": "promoted",
+    "keep": "not promoted, the champion is kept",
+    "stop": "not promoted, the run stops",
+    "continue": "not promoted, the next round starts from it all the same",
+}
+"""What gates decide → as people say it."""
+
+
 def console(*, stderr: bool = False) -> Console:
     """A console that is wide enough for a table when nobody looks at it."""
     found = Console(stderr=stderr, highlight=False)
@@ -80,6 +89,23 @@ def compare_table(runs: Sequence[RunSummary], metrics: Sequence[str] = ()) -> Ta
             table.add_row(Text("" if place else name, style="bold"), str(index), *line)
         table.add_section()
     return table
+
+
+def judged_text(row: RoundSummary) -> Text:
+    """What the gates said of a round, a line each, and what the monitors drew attention to; empty if neither did."""
+    marks = {"pass": ("✓", "green"), "fail": ("✗", "red"), "inconclusive": ("?", "yellow")}
+    text = Text()
+    if row.judged or row.warnings:
+        text.append(f"round {row.round}" + (f": {ACTIONS[row.judged['action']]}" if row.judged else "") + "\n", style="bold")
+    for said in row.judged["gates"] if row.judged else ():
+        mark, style = marks[said["verdict"]]
+        text.append(f"  {mark} {said['name']} {said['verdict']}", style=style)
+        text.append(f": {said['words']}\n")
+        for warning in said["warnings"]:
+            text.append(f"    ! {warning}\n", style="yellow")
+    for warning in row.warnings:
+        text.append(f"  ! {warning}\n", style="yellow")
+    return text
 
 
 def verdicts_text(comparison: "Comparison") -> Text:

@@ -22,6 +22,7 @@ Kinds of events, in the order a run meets them:
 | `cancelled` | `ratchet cancel` ended jobs |
 | `failed` | an attempt ended without publishing: state and reason |
 | `decision` | what a controller set, and the artifact with all it was decided on |
+| `judged` | the gates had their say on a round's candidate: the verdict's artifact, each gate's word, and what follows from it |
 | `advanced` | a round ended: its state's artifact, roles, knobs, metrics |
 | `retried` | artifacts that were set aside, so that their stages run again |
 | `collected` | an artifact that `ratchet gc` deleted, and what the loop may still ask of it |

@@ -31,7 +31,7 @@ FASTEST_S, SLOWEST_S = 1.0, 20.0
 """How often the queue is looked at: soon after something moved, three times a minute when nothing does. (What a job publishes is seen
 on the filesystem, without a question to the scheduler.)"""
 
-VERBS = ("propose", "create", "synthesize", "verify", "select", "train", "evaluate", "adjust")
+VERBS = ("propose", "create", "synthesize", "verify", "select", "train", "evaluate", "adjust", "gate")
 
 
 @dataclass

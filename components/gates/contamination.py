@@ -1,9 +1,9 @@
 """No training row is a held-out item: the same prompt, or one that shares most of an item's n-grams.
 
 Words are runs of letters and digits in any case, and every other sign by itself. An item matches a row exactly if their prompts have the
-same words in the same order (and the same episode, where they have one); by n-grams if a row, prompt and completion, holds a share `overlap` or more of the
-item's n-grams. N-grams that stand in more than one in ten items, and in more than two, are the template's and do not count; an
-item that has none left, or fewer than `n` words, is matched exactly only. A match is a fact: no error is spent on it.
+same words in the same order (and the same episode, where they have one); by n-grams if a row, prompt and completion, holds a share
+`overlap` or more of the item's. N-grams that stand in more than one in ten items, and in more than two, are the template's and do not
+count; an item that has none left, or fewer than `n` words, is matched exactly only. A match is a fact: no error is spent on it.
 """
 
 import math

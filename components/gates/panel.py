@@ -43,6 +43,8 @@ class Panel:
         if self.look < 1:
             raise InputError("the first look is 1", got=self.look)
         for name, gate in self.gates.items():
+            if "." in name or name == "promoted":
+                raise InputError("a gate's name has no dot, and is not `promoted`", got=name)
             if gate is not None and not hasattr(gate, "check"):
                 raise InputError(f"the gate {name} cannot check anything", got=type(gate).__name__, allowed="a component with `check`, or null")
 

@@ -38,7 +38,8 @@ class SelfReward:
         if after.labelled is not None:
             false = _false_accepts(after)
             numbers |= {"false_accepts": false / len(rises)}
-            said = f"the verifier accepts {100 * false / len(rises):.1f} % of the items against their labels; {100 * self.max_false_accepts:g} % may be"
+            allowed = f"{100 * self.max_false_accepts:g} % may be"
+            said = f"the verifier accepts {100 * false / len(rises):.1f} % of the items against their labels; {allowed}"
             tests.append(Hypothesis(p=share_above(false, len(rises), self.max_false_accepts), broken=said))
         return Finding(words=f"reward {reward:+.3f}, labels {100 * labels:+.1f} points", numbers=numbers, tests=tests)
 

@@ -28,7 +28,7 @@ def refused(done: Done, *phrases: str, code: int = 2) -> None:
 
 BAD = [
     (["synthesis.sampls=3"], "there is no key 'synthesis.sampls'", "did you mean synthesis.samples?", "synthesis.temperature"),
-    (["sed=1"], "there is no key 'sed'", "did you mean seed?", "on_empty, policy, recipe"),
+    (["sed=1"], "there is no key 'sed'", "did you mean seed?", "rounds, seed, selection"),
     (["recipe=b_sta"], "there is no recipe called 'b_sta'", "did you mean recipe=b_star?", "online_rft, rest_em"),
     (["synthesis=nonsense"], "there is no synthesis called 'nonsense'", "sampler, toss", "--config-dir"),
     (["experiment=nonsense"], "there is no experiment called 'nonsense'"),
