@@ -11,7 +11,7 @@ Points = Mapping[int, Mapping[str, float]]
 
 
 def curves(points: Points, title: str) -> Any:
-    """pass@1, pass@k, balance and diversity over rounds, each with its interval where there is one: a matplotlib `Figure`.
+    """pass@1 and pass@k or success and SPL, balance and diversity over rounds, each with its interval where there is one: a matplotlib `Figure`.
 
     A metric that no round has gives no panel.
     """
@@ -30,7 +30,7 @@ def panels(points: Points) -> Sequence[str]:
     known = {name for metrics in points.values() for name in metrics}
     most = max((int(k) for name in known if (k := name.removeprefix(PASS)).isdigit()), default=1)
     diversity = next((name for name in DIVERSITY if name in known), "")
-    return [name for name in dict.fromkeys(("pass_at_1", f"{PASS}{most}", "balance", diversity)) if name in known]
+    return [name for name in dict.fromkeys(("pass_at_1", f"{PASS}{most}", "success", "spl", "balance", diversity)) if name in known]
 
 
 def _panel(axes: Any, name: str, points: Points) -> None:

@@ -34,6 +34,7 @@ KEY, NAME, LINE, EVENT, ROUND, STATE = (f"ratchet.{name}" for name in ("key", "r
 LEDGER, COMPLETE = "ratchet.ledger", "ratchet.complete"
 
 CURVE, SAMPLES, DECISION, CONFIG, FIGURE = "curve.jsonl", "samples.json", "decision.json", "config.yaml", "curves.png"
+PICTURES = "report"
 
 PER_CALL, PARAMS_PER_CALL, PAGE = 1000, 100, 1000
 PARAM_LENGTH = 500
@@ -194,6 +195,7 @@ class Replay:
             if rows:
                 self.client.log_text(run_id, table(rows), name)
         shown = [{"path": name, "type": "table"} for name, rows in tables.items() if rows]
+        self._pictures(ended, run_id)
         model_id, measured = self._model(ended, run_id), self._measured(ended)
         self._log(
             run_id,
@@ -202,6 +204,13 @@ class Replay:
             tags={"mlflow.loggedArtifacts": json.dumps(shown)},
         )
         self._inputs(ended, run_id)
+
+    def _pictures(self, ended: EndedRound, run_id: str) -> None:
+        """What the report drew, such as trajectories on a floor plan."""
+        opened = self._open(ended.report.stage["identity"]) if ended.report else None
+        for name in sorted(opened.manifest.files if opened else ()):
+            if opened and name.endswith(".png"):
+                self.client.log_artifact(run_id, str(opened.folder / name), PICTURES)
 
     def _log(self, run_id: str, *, params: Mapping[str, str] | None = None, metrics: Sequence[Any] = (), tags: Row | None = None) -> None:
         from mlflow.entities import Param, RunTag
