@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import memory, replan, slurm, stages
+from benchmarks import episodes, memory, replan, slurm, stages
 from ratchet.infra.executors import Local
 
 
@@ -59,3 +59,8 @@ def test_slurm_measures_the_delay_after_a_jobs_last_act_and_counts_the_scheduler
     assert {"true": 1} == found["late", "2 jobs of 0 s"].calls
     assert {} == found["ours", "2 jobs of 0 s"].calls
     assert 0 < found["ours", "2 jobs of 0 s"].delay < 5
+
+
+def test_episodes_measures_every_batch_size(capsys: pytest.CaptureFixture[str]) -> None:
+    assert {1, 8} == episodes.main(["--episodes", "8", "--sizes", "1", "8", "--repeats", "1"]).keys()
+    assert "8 episodes of" in capsys.readouterr().out
