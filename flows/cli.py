@@ -37,7 +37,7 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="ratchet", description="Self-improvement pipelines that cannot lose a round.", epilog=EPILOG)
     top.formatter_class = argparse.RawDescriptionHelpFormatter
     top.add_argument("--version", action="version", version=f"ratchet {__version__}")
-    verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True)
+    verbs = top.add_subparsers(dest="verb", metavar="VERB [NAME …]", required=True)
 
     def verb(name: str, help: str, does: Callable[[argparse.Namespace], int], *, overrides: bool = False, json_too: bool = False) -> Any:
         sub = verbs.add_parser(name, help=help, description=help)
@@ -54,6 +54,10 @@ def parser() -> argparse.ArgumentParser:
     run = verb("run", "start a run, or continue it: the same command again is resume", _run, overrides=True, json_too=True)
     run.add_argument("--name", help="the run's name (default: RECIPE-TASK-SCIENCE)")
     run.add_argument("--no-prefect", action="store_true", help="run without Prefect; no result depends on it")
+    sweep = verb("sweep", "one run for every combination of KEY=VALUE,VALUE,… as one group", _run_sweep, overrides=True)
+    sweep.add_argument("--name", help="the group's name (default: from what is swept)")
+    sweep.add_argument("--no-prefect", action="store_true")
+    sweep.set_defaults(json=False)
     plan = verb("plan", "what would run, what would be reused, and why", _plan, overrides=True, json_too=True)
     plan.add_argument("--name")
     plan.add_argument("--verify", action="store_true", help="compare every reused artifact's files with its manifest")
@@ -170,6 +174,13 @@ def _run(given: argparse.Namespace) -> int:
         return _sweep(given, config)
     run = _folder(given, config["name"], config.get("root"))
     return _drive(given, run, config)
+
+
+def _run_sweep(given: argparse.Namespace) -> int:
+    from ratchet.flows.sweep import as_sweep
+
+    given.overrides = as_sweep(given.overrides)
+    return _sweep(given, _config(given))
 
 
 def _sweep(given: argparse.Namespace, config: dict[str, Any]) -> int:
@@ -308,10 +319,12 @@ def _show(given: argparse.Namespace) -> int:
         _emit(asdict(run))
         return 0
     from ratchet.flows.summary import headline_of
-    from ratchet.flows.tables import console, rounds_table, stages_table
+    from ratchet.flows.tables import console, judged_text, rounds_table, stages_table
 
     out = console()
     out.print(rounds_table(run.rounds, f"{run.name}: {run.status}, {run.reason}", headline_of(run.config)))
+    for row in run.rounds:
+        out.print(judged_text(row), end="")
     if run.forked:
         out.print(f"Forked from {run.forked['run']} after round {run.forked['round']}: the rounds up to it are that run's.")
     for fork in run.forks:

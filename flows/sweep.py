@@ -10,10 +10,31 @@ from pathlib import Path
 from typing import Any
 
 from ratchet.errors import InputError
-from ratchet.flows.compose import compose, default_name
+from ratchet.flows.compose import compose, science
 from ratchet.flows.summary import RunSummary
+from ratchet.identity import digest
 
 Point = dict[str, Any]
+
+
+def as_sweep(overrides: Sequence[str]) -> list[str]:
+    """`KEY=a,b` (Hydra's multirun syntax, ranges and choices too) as the one `sweep={KEY: [a, b]}` that says the same."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    plain, axes = list[str](), list[str]()
+    for word in overrides:
+        try:
+            (parsed,) = OverridesParser.create().parse_overrides([word])
+        except HydraException:
+            raise InputError(f"cannot read the override {word!r}", allowed="KEY=VALUE, or KEY=VALUE,VALUE,… for one run each") from None
+        if parsed.is_sweep_override():
+            axes.append(f"{parsed.get_key_element()}: [{', '.join(parsed.sweep_string_iterator())}]")
+        else:
+            plain.append(word)
+    if not axes:
+        raise InputError("a sweep is over something", got=" ".join(overrides), next="give at least one KEY=VALUE,VALUE,… such as seed=1,2,3")
+    return [*plain, f"sweep={{{', '.join(axes)}}}"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +53,7 @@ def members(config: Mapping[str, Any], overrides: Sequence[str], config_dir: Pat
     if not isinstance(axes, Mapping) or not all(isinstance(values, list) and values for values in axes.values()):
         raise InputError("`sweep` must map keys to lists of values", got=axes, allowed="{KEY: [VALUE, …]}, such as {seed: [1, 2, 3]}")
     keys = sorted(axes, key=lambda key: key != "seed")
-    group = name or config.get("name") or default_name(config)
+    group = name or config.get("name") or f"sweep-{'-'.join(keys)}-{digest([science(config), axes])[:6]}"
     found = []
     for values in itertools.product(*(axes[key] for key in keys)):
         point = dict(zip(keys, values, strict=True))

@@ -14,7 +14,7 @@ import pytest
 from ratchet.flows.cli import OVERRIDE, parser
 from ratchet.infra.ledger import results
 from ratchet.infra.runs import RunFolder
-from tests.toys.drive import HOUSE, Done, Warm
+from tests.toys.drive import HOUSE, TOYS, Done, Warm
 
 ONE_ROUND = ("recipe=rest_em", "rounds=1", "evaluation.samples=0", "synthesis.rows_per_shard=null")
 
@@ -115,6 +115,17 @@ def test_a_run_of_a_sweep_is_shown_by_the_name_that_it_has(ratchet: Warm, root: 
     assert "group/seed=1" == name
     assert (0, name) == ((shown := ratchet("show", name, "--json", root=root)).code, shown.json()["name"])
     assert 0 == ratchet("resume", name, "rounds=0", "--no-prefect", root=root).code
+
+
+def test_a_sweep_is_one_group_that_the_same_command_goes_on_with(ratchet: Warm, root: Path) -> None:
+    words = (*TOYS, *ONE_ROUND[:1], *ONE_ROUND[2:], "rounds=0,1", "--name", "group", "--no-prefect")
+    done = ratchet("sweep", *words, root=root)
+    assert (0, True) == (done.code, "run 2 of 2" in done.err), done.err
+    assert {"group/rounds=0", "group/rounds=1"} == {run["name"] for run in ratchet("runs", "--json", root=root).json()}
+    again = ratchet("sweep", *words, root=root)
+    assert "0 stages made" in again.err
+    assert "stages made, 0 reused" not in again.err
+    refused(ratchet("sweep", *TOYS, *ONE_ROUND, "--no-prefect", root=root), "a sweep is over something", "seed=1,2,3")
 
 
 def test_the_same_command_finds_the_same_run(ratchet: Warm, root: Path) -> None:

@@ -154,6 +154,27 @@ def test_a_sweep_is_one_run_per_combination_with_the_seed_turning_slowest() -> N
     assert [("star", 1), ("rest_em", 1), ("star", 2), ("rest_em", 2)] == [(m.config["recipe"]["name"], m.config["seed"]) for m in found]
 
 
+def test_commas_sweep_as_hydra_s_multirun_does() -> None:
+    from ratchet.flows.sweep import as_sweep
+
+    words = ["recipe=b_star,online_rft", "seed=range(1,3)", "training.steps=80", "task.operations=[2,3],[3,4]", "name='a,b'"]
+    swept = "sweep={recipe: [b_star, online_rft], seed: [1, 2], task.operations: [[2,3], [3,4]]}"
+    assert ["training.steps=80", "name='a,b'", swept] == as_sweep(words)
+    for wrong, said in ((["seed=1"], "a sweep is over something"), (["seed=1,,2"], "cannot read the override")):
+        with pytest.raises(InputError, match=said):
+            as_sweep(wrong)
+
+
+def test_a_sweep_s_own_name_is_that_of_what_is_swept() -> None:
+    """And never that of the single run of the same config, whose folder it would share."""
+    from ratchet.flows.sweep import members
+
+    axes = [{"seed": [1]}, {"seed": [2]}, {"seed": [1], "recipe": ["star"]}]
+    names = [members(toy() | {"sweep": given}, ["experiment=toy"], TOYS, None)[0].name.partition("/")[0] for given in axes]
+    assert 3 == len({*names})
+    assert ["sweep-seed", "sweep-seed", "sweep-seed-recipe"] == [name.rpartition("-")[0] for name in names]
+
+
 @pytest.mark.parametrize(
     ("words", "key", "with_"),
     [
