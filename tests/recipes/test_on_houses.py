@@ -9,7 +9,7 @@ from ratchet.infra.runs import RunFolder
 from tests.toys.drive import Warm
 
 REVERIE = Path(__file__).parents[2] / "../shared/data/reverie"
-SMALL = ("task.per_scan=1", "training.steps=2", "training.batch_size=4", "synthesis.samples=1", "evaluation.pictures=1", "rounds=1")
+SMALL = ("task.per_scan=1", "training.steps=25", "synthesis.samples=1", "evaluation.pictures=1", "rounds=1")
 
 
 @pytest.mark.skipif(not REVERIE.exists(), reason="the REVERIE files do not lie beside the clone (../shared/data/reverie)")
