@@ -180,7 +180,7 @@ class Recorder(Journal):
 
     def advanced(self, state: RoundState, report: Artifact, *, note: str = "") -> None:
         before = self._advanced.get(state.round - 1)
-        value = {
+        value: dict[str, Any] = {
             "round": state.round,
             "roles": _pointers(state.roles),
             "stores": _pointers(state.stores),
@@ -200,7 +200,7 @@ class Recorder(Journal):
 
     def judged(self, round: int, found: Judged) -> None:
         """Each gate's word and what follows; not again what stands already. Words that `gc` left without an artifact were said before."""
-        said = {"verdict": found.verdict.identity, "digest": found.verdict.digest, "action": found.action, "promoted": found.promoted}
+        said: dict[str, Any] = {"verdict": found.verdict.identity, "digest": found.verdict.digest, "action": found.action, "promoted": found.promoted}
         event = self._judged.get(round)
         if event is None or any(event[key] != value for key, value in said.items()):
             rows = verdicts_of(self.store.open(found.verdict.identity))

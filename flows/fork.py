@@ -102,8 +102,8 @@ def taken_over(name: str, events: Iterable[Event], round: int) -> list[Event]:
         match event["kind"]:
             case "stage" if event["round"] <= round:
                 places[event["round"], event["verb"], event["ordinal"], event["cell"]] = event
-            case "decision" if event["round"] <= round:
-                places["decision", event["round"]] = event
+            case "decision" | "judged" if event["round"] <= round:
+                places[event["kind"], event["round"]] = event
             case "published":
                 published[event["identity"]] = {**event, "shared": True}
     wanted = {event["identity"] for event in places.values() if event["kind"] == "stage"}
@@ -184,7 +184,7 @@ def _make_sure(new: RunFolder, wanted: Mapping[str, Any]) -> None:
 
 def _tell(run: RunFolder, new: RunFolder, store: Store, round: int, state: str) -> None:
     """Let the ledger of the run that was forked say so too, if nobody has it in hand."""
-    said = {"name": new.name, "round": round, "state": state}
+    said: dict[str, Any] = {"name": new.name, "round": round, "state": state}
     if not any(event["kind"] == "forked" and event["name"] == new.name for event in run.ledger):
         with held(run, store, watch=False):
             run.ledger.append("forked", **said)

@@ -141,7 +141,7 @@ class Stages:
         component = self._component("adjust", using, changes)
         return Knobs(self.knobs_of(self._ask("adjust", component, {"cells": cells, "problems": problems})))
 
-    def gate(self, using: str = "gates.panel", *, look: int, **inputs: Artifact) -> Artifact:
+    def gate(self, inputs: Mapping[str, Artifact], using: str = "gates.panel", *, look: int) -> Artifact:
         """What the gates say of a candidate; `inputs` are what they look at, by name."""
         return self._ask("gate", self._component("gate", using, {"look": look}), inputs)
 

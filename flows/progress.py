@@ -15,6 +15,7 @@ from ratchet.artifacts import Manifest
 from ratchet.errors import StageFailed
 from ratchet.flows.compose import Config
 from ratchet.flows.driver import View
+from ratchet.flows.monitors import Reported, warnings_of
 from ratchet.flows.summary import headline_of
 from ratchet.flows.tables import interval, metric_words
 from ratchet.infra.claims import Claim
@@ -46,6 +47,8 @@ class ProgressView(View):
         self.state: Path | None = None
         self.headline = "pass_at_1"
         self.made = self.reused = 0
+        self.reported: list[Reported] = []
+        """What the round's stages reported."""
         self._over = threading.Event()
 
     def opened(self, run: RunFolder, config: Config) -> None:
@@ -59,6 +62,7 @@ class ProgressView(View):
 
     def begins(self, round: int, of: int) -> None:
         self.made = self.reused = 0
+        self.reported.clear()
         self.bars.update(self.rounds, description=f"round {round} of {of}", completed=round)
 
     def asked(self, stages: Sequence[Stage]) -> None:
@@ -93,11 +97,21 @@ class ProgressView(View):
         if stage.shard is None:
             self.reused += reused
             self.made += not reused
+            self.reported.append((stage.verb, stage.title, manifest.metrics))
 
     def failed(self, stage: Stage, number: int, error: StageFailed) -> None:
         self.running.pop(stage.identity, None)
 
+    def judged(self, event: Event) -> None:
+        for said in event["gates"]:
+            if said["verdict"] != "pass" or said["warnings"]:
+                style = "red" if said["verdict"] == "fail" else "yellow"
+                words = "; ".join([said["words"], *said["warnings"]])
+                self.console.print(f"  gate {said['name']} {said['verdict']}: {words}", style=style, markup=False)
+
     def advanced(self, event: Event) -> None:
+        for warning in warnings_of(self.reported):
+            self.console.print(f"  {warning}", style="yellow", markup=False)
         knobs = "".join(f"  {name} {value:g}" for name, value in event["knobs"].items())
         note = f"  ({event['note']})" if event["note"] else ""
         measured = f"{metric_words(self.headline)} {interval(event['metrics'], self.headline)}"

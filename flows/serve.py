@@ -284,7 +284,8 @@ class Desk:
 
     def _keep(self, firing: Firing, id: str) -> None:
         """See to a firing that is at work already: begun by a `serve` before this one, or resumed by hand."""
-        if id in self.going:
+        if id in self.going:  # Prefect thought it dead, or was told so twice
+            self.office.set(id, "RUNNING", message=firing.typed())
             return
         firing = self.book.save(replace(firing, flow_run=id))
         self.going[id] = Going(firing)

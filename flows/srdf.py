@@ -24,13 +24,19 @@ def from_seed(do: Stages) -> RoundState:
     blank, speechless = do.create(worked), do.create(using="generator.policy")
     seed, ways = (do.verify(do.synthesize(blank, problems, using="teacher")) for problems in (worked, pool))
     paths = do.select(ways, using="generator.paths")
-    generator = do.train(speechless, do.select(seed, using="generator.selection"), using="generator.training")
+    heard = from_people(seed, do)
+    generator = do.train(speechless, do.select(*heard, using="generator.selection"), using="generator.training") if heard else speechless
     told = do.synthesize(generator, paths, using="generator.synthesis")
     policy = do.train(blank, do.select(told, seed))
     return RoundState(
         roles={"policy": policy, "generator": generator, "base": policy, "base_generator": generator},
         stores={"seed": seed, "paths": paths, "told": told},
     )
+
+
+def from_people(seed: Artifact, do: Stages) -> tuple[Artifact, ...]:
+    """What of the seed the generator learns from, too: with `generator.seeded=false` it has but what the navigator could follow."""
+    return (seed,) if do.part("generator.seeded") else ()
 
 
 def of_both(state: RoundState, do: Stages) -> Artifact:
@@ -49,7 +55,8 @@ def srdf(round: Round, do: Stages) -> RoundState:
     seed, paths, told = (round.state.stores[name] for name in ("seed", "paths", "told"))
     problems = do.select(told, using="generator.problems")
     walks = do.verify(do.synthesize(round.policy, problems), using="generator.verification")
-    generator = do.train(round.role("generator"), do.select(walks, seed, using="generator.selection"), using="generator.training")
+    clear = do.select(walks, *from_people(seed, do), using="generator.selection")
+    generator = do.train(round.role("generator"), clear, using="generator.training")
     told = do.synthesize(generator, paths, using="generator.synthesis")
     policy = do.train(round.policy, do.select(walks, told, seed))
     return round.advance(policy, generator=generator, stores={"told": told})

@@ -17,6 +17,7 @@ from statistics import fmean
 from typing import Any
 
 from ratchet.components.evaluation.intervals import Intervals
+from ratchet.components.policies.graph_agent import words_of
 from ratchet.components.self_training.flywheel import told_path
 from ratchet.errors import InputError
 from ratchet.protocols import Report
@@ -50,7 +51,7 @@ class Flywheel:
         found = intervals.mean("generator_success", [fmean(walk.outcome == "correct" for walk in walks) for walks in paths.values()])
         for name in ("spl", "ndtw"):
             found |= intervals.mean(f"generator_{name}", [fmean(_score(walk, name) for walk in walks) for walks in paths.values()])
-        return found | intervals.mean("generator_words", [fmean(len(walk.prompt.split()) for walk in walks) for walks in paths.values()])
+        return found | intervals.mean("generator_words", [fmean(len(words_of(walk.prompt)) for walk in walks) for walks in paths.values()])
 
 
 def _score(walk: Rollout, name: str) -> float:

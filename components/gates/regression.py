@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ratchet.components.gates.evidence import HELD_OUT, Evidence, Finding, Hypothesis, Measurement
-from ratchet.components.gates.hypotheses import loss_above
+from ratchet.components.gates.hypotheses import loss_above, loss_below
 from ratchet.errors import InputError
 
 
@@ -37,7 +37,7 @@ class Regression:
             numbers |= {f"{benchmark}.against_{reference.replace(' ', '_')}": change}
             said = f"{benchmark}: {100 * -change:.1f} points below {reference}, which is beyond the margin of {100 * self.margin:g}"
             tests.append(Hypothesis(p=loss_above(lost, gained, len(after.ids), self.margin), broken=said))
-            if 1 - loss_above(lost, gained, len(after.ids), self.rule_out) > 0.05:
+            if loss_below(lost, gained, len(after.ids), self.rule_out) > 0.05:
                 unknown.append(f"{benchmark}: {len(after.ids)} items do not rule out a loss of {100 * self.rule_out:g} points against {reference}")
         words = ", ".join(f"{name.replace('.against_', ' against ').replace('_', ' ')} {100 * value:+.1f}" for name, value in numbers.items())
         return Finding(words=f"{words} points", numbers=numbers, tests=tests, unknown=unknown)

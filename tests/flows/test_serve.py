@@ -141,7 +141,6 @@ def kill(firing: Firing) -> None:
 def site(memory: Path, ratchet: Warm) -> Iterator[Site]:
     with tempfile.TemporaryDirectory(prefix="ratchet-", dir=memory, ignore_cleanup_errors=True) as folder, pytest.MonkeyPatch.context() as patch:
         patch.setenv(prefect_server.GRACE, "90")  # a killed `serve` finds its server again
-        patch.setenv(deployments.LOST_S, "10")
         site = Site(Path(folder), ratchet)
         site.serve()
         yield site
@@ -254,14 +253,16 @@ def test_a_killed_run_is_brought_back_and_so_is_one_whose_serve_was_killed_too(s
     run = RunFolder(site.root, ended.run)
     assert (1, 1, 3) == tuple(sum(event["kind"] == kind for event in run.ledger) for kind in ("run", "finished", "driver"))
     states = [state["name"] for state in site.ask("GET", f"/flow_run_states/?flow_run_id={pressed}")]
-    again = ["Crashed", "AwaitingRetry", "Pending", "Running"]
-    assert ["Scheduled", "Pending", "Running", "Running", *again, *again, "Completed"] == states
+    assert [2, 2] <= [states.count("Crashed"), states.count("AwaitingRetry")], states
+    assert ["Pending", "Running", "Completed"] == states[-3:]
     assert ["killed"] == [one["name"] for one in site.ask("POST", "/deployments/filter", {"deployments": {"name": {"any_": ["killed"]}}})]
 
 
 @pytest.mark.slow
 def test_a_run_that_is_lost_with_its_machine_is_marked_and_scheduled_again_by_prefect_alone(site: Site) -> None:
     """Ten seconds without a heartbeat instead of ninety, and only Prefect's server lives."""
+    site.end(signal.SIGTERM)
+    site.serve(**{deployments.LOST_S: "10"})
     pressed = site.press_run(site.schedule("lost", "--every", "36000", LONG))
     firing = site.begun("lost")
     site.end(signal.SIGKILL)

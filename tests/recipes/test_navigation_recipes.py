@@ -4,6 +4,7 @@ And what changes with a dial: a plan names the first stage that it reaches, and 
 """
 
 import json
+import random
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,7 +17,7 @@ from ratchet.flows.compose import compose
 from ratchet.flows.plan import Line, plan
 from ratchet.infra.ledger import results
 from ratchet.infra.runs import RunFolder
-from tests.recipes.test_three_proofs import NAME, Proof, at_every, kill_once, killed_and_resumed, same_but_for_one
+from tests.recipes.test_three_proofs import APPEND, NAME, Proof, kill_once, killed_and_resumed, same_but_for_one
 from tests.toys.drive import HOUSE, Die, Done, Warm, last_words
 
 RECIPES = ("imitation", "sid", "srdf")
@@ -24,7 +25,7 @@ TOYS = HOUSE / "tests" / "toys" / "configs"
 SMALL = {
     "imitation": ("evaluation.pictures=0", "evaluation.resamples=10"),
     "sid": ("evaluation.pictures=0", "evaluation.resamples=10"),
-    "srdf": ("evaluation.navigation.pictures=0", "evaluation.navigation.resamples=10", "generator.training.steps=30"),
+    "srdf": ("evaluation.navigation.pictures=0", "evaluation.navigation.resamples=10", "generator.training.steps=20"),
 }
 
 
@@ -66,7 +67,8 @@ def test_it_runs(undisturbed: Callable[[str], Proof], recipe: str) -> None:
     assert 0 == proof.done.code, proof.done.err
     run = proof.done.json()
     assert ("finished", [0, 1]) == (run["status"], [row["round"] for row in run["rounds"]])
-    assert run["rounds"][-1]["metrics"]["success"] >= 0.5, "it learns: one arm of three would be chance"
+    first = [stage["metrics"] for stage in run["stages"] if stage["verb"] == "train" and stage["round"] == 0]
+    assert all(metrics["loss"] < metrics["first_loss"] / 2 for metrics in first), "it learns"
     assert all(digest for *_, digest in proof.results), "every stage is published"
     assert {("published",)} == {tuple(words) for words in last_words(proof.root).values()}, "every unit was worked at once"
 
@@ -77,21 +79,27 @@ def test_it_reruns_the_same(undisturbed: Callable[[str], Proof], maze: InTheMaze
     assert undisturbed(recipe).results == results(RunFolder(root, NAME).ledger)
 
 
+def at_random_boundaries(seed: str) -> Iterator[Die]:
+    """Each driver dies just before or just after it says that one of the next few stages is published."""
+    draws = random.Random(seed)
+    while True:
+        yield Die(APPEND, n=draws.randint(1, 5), when=draws.choice(("before", "after")), word="published")
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_it_resumes_after_a_kill_at_each_stage_boundary(undisturbed: Callable[[str], Proof], maze: InTheMaze, root: Path, recipe: str) -> None:
+def test_it_resumes_after_kills_at_random_stages(undisturbed: Callable[[str], Proof], maze: InTheMaze, root: Path, recipe: str) -> None:
     whole = undisturbed(recipe)
-    died = killed_and_resumed(maze, root, at_every("published"), *words_of(recipe))
-    assert died >= len(whole.units), "every boundary was hit"
+    died = killed_and_resumed(maze, root, at_random_boundaries(recipe), *words_of(recipe))
+    assert died >= len(whole.units) // 5, "a driver lives for five stages at most"
     assert whole.results == results(RunFolder(root, NAME).ledger)
     assert {identity: ["published"] for identity in whole.units} == last_words(root), "nothing was done twice"
 
 
 MOMENTS = [
     ("sid", "ratchet.components.synthesis.explorer.explore", 2),
-    ("sid", "ratchet.components.self_training.session.Session.record", 13),
     ("srdf", "ratchet.components.synthesis.speaking.sights_of", 5),
-    ("srdf", "ratchet.components.self_training.session.Session.record", 21),
-    ("srdf", "ratchet.components.self_training.session.Session.record", 70),
+    ("srdf", "ratchet.components.self_training.session.Session.record", 11),
+    ("srdf", "ratchet.components.self_training.session.Session.record", 37),
     ("srdf", "ratchet.components.verification.followed.warped", 3),
 ]
 """In the middle of a walk, of the speaker's telling and learning, of the navigator's learning, of judging."""
@@ -111,11 +119,11 @@ def planned(root: Path, recipe: str, *words: str) -> list[Line]:
 
 
 CHANGES = [
-    ("sid", "selection.max_per_problem=1", "round 1 · select", "max_per_problem: None → 1"),
+    ("sid", "selection.max_per_problem=1", "round 0 · select", "max_per_problem: None → 1"),
     ("imitation", "training.learning_rate=0.02", "round 0 · train", "learning_rate: 0.01 → 0.02"),
     ("srdf", "generator.selection.spl=0.5", "round 0 · select #2", "spl: 1 → 0.5"),
     ("srdf", "selection.ndtw=0.5", "round 0 · select #3", "ndtw: 0.9 → 0.5"),
-    ("srdf", "generator.training.steps=31", "round 0 · train", "steps: 30 → 31"),
+    ("srdf", "generator.training.steps=21", "round 0 · train", "steps: 20 → 21"),
     ("srdf", "evaluation.navigation.resamples=11", "round 0 · evaluation · evaluate", "resamples: 10 → 11"),
 ]
 
@@ -135,16 +143,20 @@ def test_a_plan_names_what_a_dial_reaches_first(undisturbed: Callable[[str], Pro
 
 
 def test_a_changed_dial_makes_again_only_what_depends_on_it(undisturbed: Callable[[str], Proof], maze: InTheMaze, root: Path) -> None:
-    """The generator's own training leaves the seed, the pool and the test paths as they are."""
+    """The generator's own training leaves the seed, the pool and the test paths as they are; and where it says what it said before, also
+    the navigator that reads it."""
     shutil.copytree(undisturbed("srdf").root, root, dirs_exist_ok=True)
     known = {identity for *_, identity, _ in undisturbed("srdf").results}
-    done = maze.run(*words_of("srdf"), "generator.training.steps=31", "--name", "other", "--json", root=root)
+    done = maze.run(*words_of("srdf"), "generator.training.steps=21", "--name", "other", "--json", root=root)
     assert 0 == done.code, done.err
     stages = done.json()["stages"]
     again = [stage["title"] for stage in stages if stage["identity"] in known]
     assert {f"round 0 · {name}" for name in ("seed · propose #3", "synthesize", "synthesize #2", "select", "select #2")} <= set(again)
     made = [stage["title"] for stage in stages if stage["identity"] not in known]
-    assert {"round 0 · train", "round 0 · synthesize #3", "round 0 · train #2", "round 1 · train", "round 1 · train #2"} <= set(made)
+    assert {"round 0 · train", "round 0 · synthesize #3", "round 1 · train", "round 1 · synthesize #2"} <= set(made)
+    read = {stage["title"]: stage["digest"] for stage in undisturbed("srdf").done.json()["stages"]}
+    same = {stage["title"] for stage in stages if stage["digest"] == read[stage["title"]]}
+    assert ("round 0 · select #3" in same) == ("round 0 · train #2" in again)
 
 
 def test_the_flywheel_has_two_roles_that_both_learn(undisturbed: Callable[[str], Proof]) -> None:
@@ -154,3 +166,17 @@ def test_the_flywheel_has_two_roles_that_both_learn(undisturbed: Callable[[str],
     assert 4 == len({json.dumps(role) for role in last.values()})
     metrics = undisturbed("srdf").done.json()["rounds"][-1]["metrics"]
     assert {"success", "spl", "generator_success", "generator_spl", "generator_ndtw", "generator_words"} <= set(metrics)
+
+
+def test_a_generator_without_a_seed_begins_by_chance_and_learns_what_could_be_followed(
+    undisturbed: Callable[[str], Proof], maze: InTheMaze, root: Path
+) -> None:
+    shutil.copytree(undisturbed("srdf").root, root, dirs_exist_ok=True)
+    done = maze.run(*words_of("srdf"), "generator.seeded=false", "--name", "other", "--json", root=root)
+    assert 0 == done.code, done.err
+    stages = {stage["title"]: stage for stage in done.json()["stages"]}
+    first, last = (row["roles"] for row in done.json()["rounds"])
+    assert stages["round 0 · create #2"]["digest"] == first["generator"]["digest"]
+    assert stages["round 1 · train"]["digest"] == last["generator"]["digest"]
+    followed = stages["round 1 · select #2"]
+    assert 0 < followed["rows"] <= stages["round 1 · verify"]["metrics"]["correct"], "nothing of the seed"

@@ -6,6 +6,7 @@ AGENTS = (
     "scipy.sparse.csgraph",
     "scipy.stats",
     "torch",
+    "torch._dynamo",  # which the first optimizer imports, for seconds
     "transformers",
     "safetensors.torch",
     "tests.toys.maze",
