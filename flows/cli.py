@@ -99,7 +99,7 @@ def parser() -> argparse.ArgumentParser:
     gc = verb("gc", "delete the artifacts that no run needs any more, and say why each may go", _gc)
     gc.add_argument("names", nargs="*", metavar="NAME", help="only these runs' (default: all runs', and what is nobody's)")
     gc.add_argument("--keep-last", type=int, default=2, metavar="K", help="how many of the last rounds are kept whole (default: 2)")
-    gc.add_argument("--metric", default="pass_at_1", help="by which the best round, the champion, is kept (default: pass_at_1)")
+    gc.add_argument("--metric", help="by which the best round, the champion, is kept (default: its evaluation's main one, such as pass_at_1)")
     gc.add_argument("--yes", action="store_true", help="do it; without this only say what would go")
     verb("doctor", "what of the environment works", _doctor, json_too=True)
     verb("ui", "the MLflow and Prefect pages of this root, until Ctrl-C", _ui)

@@ -124,7 +124,8 @@ def _explained(error: Exception, overrides: Sequence[str], search: Sequence[str]
         return _unknown_choice(found["group"], found["choice"], re.findall(r"^\t(\S+)$", text, re.M))
     if found := re.search(r"Could not override '(?P<key>[^']+)'", text):
         return _unknown_key(found["key"], overrides, search)
-    if "Missing mandatory value" in text and (found := re.search(r"full_key: (?P<key>\S+)", text)):
+    missing = re.search(r"interpolation: Missing mandatory value: (?P<key>\S+)", text) or re.search(r"full_key: (?P<key>\S+)", text)
+    if "Missing mandatory value" in text and (found := missing):
         return InputError(f"{found['key']} needs a value", next=f"add {found['key']}=…")
     first = next(line for line in text.splitlines() if line.strip())
     return InputError(f"the config does not compose: {first}", got=" ".join(overrides))

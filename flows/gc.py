@@ -17,7 +17,7 @@ from ratchet.errors import CorruptArtifact, InputError, RunHeld
 from ratchet.flows.collected import event_of
 from ratchet.flows.delete import in_words, referenced, refuse_while_jobs_work
 from ratchet.flows.states import forked_from
-from ratchet.flows.summary import RoundSummary, summary_of
+from ratchet.flows.summary import RoundSummary, headline_of, summary_of
 from ratchet.flows.units import Asked, asked
 from ratchet.infra.runs import RunFolder, runs_under
 from ratchet.infra.store import Leftover, Store
@@ -42,7 +42,7 @@ class Needs:
     """Identity → title, of what the run asked for and does not need."""
 
 
-def gc(root: Path, names: Sequence[str], *, keep_last: int, metric: str, really: bool) -> int:
+def gc(root: Path, names: Sequence[str], *, keep_last: int, metric: str | None, really: bool) -> int:
     """Collect some runs' artifacts, or all runs' and what is nobody's; says what goes, and only with `really` lets it go."""
     if keep_last < 1:
         raise InputError("--keep-last has a wrong value", got=keep_last, allowed="1 or more: the next round starts from the last")
@@ -62,7 +62,7 @@ def _named(root: Path, name: str) -> RunFolder:
     return run
 
 
-def _collect(root: Path, spec: Spec | None, runs: Sequence[RunFolder], *, whole: bool, keep_last: int, metric: str, really: bool) -> None:
+def _collect(root: Path, spec: Spec | None, runs: Sequence[RunFolder], *, whole: bool, keep_last: int, metric: str | None, really: bool) -> None:
     """Collect what runs of one store do not need; with `whole` also what is left in the store and is nobody's."""
     store = enter(runs[0], spec)
     with ExitStack() as stack:
@@ -95,9 +95,10 @@ def _collect(root: Path, spec: Spec | None, runs: Sequence[RunFolder], *, whole:
         sys.stdout.write(f"deleted {said}\n")
 
 
-def needs_of(run: RunFolder, store: Store, keep_last: int, metric: str) -> Needs:
-    """What a run needs of what it asked for."""
-    rounds = {row.round: row for row in summary_of(run).rounds}
+def needs_of(run: RunFolder, store: Store, keep_last: int, metric: str | None = None) -> Needs:
+    """What a run needs of what it asked for; its best round is that by a metric, or by the main one of its own."""
+    summary = summary_of(run)
+    rounds, metric = {row.round: row for row in summary.rounds}, metric or headline_of(summary.config)[0]
     stages = asked(run.ledger, store)
     needs = Needs(run=run, kept=_kept_rounds(rounds, keep_last, metric))
     for row in rounds.values():

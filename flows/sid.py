@@ -16,9 +16,10 @@ from ratchet.rounds import Round, RoundState
 
 def from_shortest_paths(do: Stages) -> RoundState:
     """Round 0: imitation of the teacher."""
-    problems = do.serving("shortest paths").propose(split="train")
+    teacher = do.serving("shortest paths")
+    problems = teacher.propose(split="train")
     blank = do.create(problems)
-    shortest = do.verify(do.synthesize(blank, problems, using="teacher"))
+    shortest = teacher.verify(teacher.synthesize(blank, problems, using="teacher"))
     policy = do.train(blank, do.select(shortest, shortest=1.0))
     return RoundState(roles={"policy": policy, "base": policy}, stores={"shortest": shortest})
 

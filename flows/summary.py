@@ -158,7 +158,7 @@ def _stages(events: Sequence[Event]) -> list[StageSummary]:
 def _round(event: Event, stages: Sequence[StageSummary], judged: Event | None) -> RoundSummary:
     mine = [stage for stage in stages if stage.round == event["round"]]
     adjusted = [stage for stage in mine if stage.verb == "adjust"]
-    selected = [stage for stage in mine if stage.verb == "select"]
+    selected = [stage for stage in mine if stage.verb == "select" and stage.title.count(" · ") == 1]  # of no purpose but the round's own
     return RoundSummary(
         round=event["round"],
         metrics=event["metrics"],

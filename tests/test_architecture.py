@@ -217,7 +217,10 @@ FILLED = {
     ("task", "jsonl"): ["task.train_file=/"],
     ("store", "s3"): ["store.uri=s3://bucket/prefix"],
 }
-"""What a user must give."""
+"""What a user must give, the last of it first asked for."""
+
+RECIPE_OF = {("selection", "explored"): "sid", ("selection", "well_followed"): "srdf"}
+"""Choices that do not go with the default recipe, whose controller reads the selector's rule."""
 
 
 def components_in(node: Any, key: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -234,7 +237,8 @@ def components_in(node: Any, key: str = "") -> Iterator[tuple[str, Mapping[str, 
 @pytest.mark.parametrize(("group", "choice"), CHOICES, ids=lambda value: value)
 def test_every_choice_of_every_group_composes_and_builds(group: str, choice: str) -> None:
     world = ["environment=babyai"] if "${environment}" in (CONFIGS / group / f"{choice}.yaml").read_text() else []
-    filled = FILLED.get((group, choice), world)
+    recipe = [f"recipe={found}"] if (found := RECIPE_OF.get((group, choice))) else []
+    filled = FILLED.get((group, choice), [*recipe, *([] if recipe else world)])
     config = compose([f"{group}={choice}", *filled])
     built = build(config if group in ("recipe", "experiment") else config[group], group)
     for key, node in components_in(config):

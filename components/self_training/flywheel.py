@@ -54,7 +54,7 @@ class WellFollowed:
     - the generator's own rollouts are untried instructions: kept, for the navigator alone, of paths of which no walk was.
 
     SRDF keeps SPL = 1 for the generator, whose instructions must be right, and nDTW ≥ 0.9 for the navigator, which gets what the
-    generator says anew where nothing was kept (2412.08467, §3 and Algorithm 1).
+    generator says anew where nothing was kept (after SRDF, 2412.08467; the shares and the pool are ours).
     """
 
     learner: Literal["navigator", "generator"]
