@@ -22,7 +22,8 @@ def from_seed(do: Stages) -> RoundState:
     """Round 0: both learn from the seed; the navigator from what the generator makes of the pool, too."""
     worked, pool = do.serving("seed").propose(split="worked"), do.serving("pool").propose(split="train")
     blank, speechless = do.create(worked), do.create(using="generator.policy")
-    seed, ways = (do.verify(do.synthesize(blank, problems, using="teacher")) for problems in (worked, pool))
+    teacher = do.serving("shortest paths")
+    seed, ways = (teacher.verify(teacher.synthesize(blank, problems, using="teacher")) for problems in (worked, pool))
     paths = do.select(ways, using="generator.paths")
     heard = from_people(seed, do)
     generator = do.train(speechless, do.select(*heard, using="generator.selection"), using="generator.training") if heard else speechless

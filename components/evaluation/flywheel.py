@@ -28,6 +28,8 @@ from ratchet.records import Rollout
 class Flywheel:
     """Greedy rollouts are the navigator's; the sampled ones are the fixed navigator's, on the generator's instructions."""
 
+    headline = ("success", "spl", "generator_success")
+
     navigation: Any
     """A `Navigation` of greedy walks, whose intervals are also the generator's."""
 

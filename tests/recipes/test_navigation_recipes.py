@@ -151,7 +151,9 @@ def test_a_changed_dial_makes_again_only_what_depends_on_it(undisturbed: Callabl
     assert 0 == done.code, done.err
     stages = done.json()["stages"]
     again = [stage["title"] for stage in stages if stage["identity"] in known]
-    assert {f"round 0 · {name}" for name in ("seed · propose #3", "synthesize", "synthesize #2", "select", "select #2")} <= set(again)
+    assert {
+        f"round 0 · {name}" for name in ("seed · propose #3", "shortest paths · synthesize", "shortest paths · synthesize #2", "select", "select #2")
+    } <= set(again)
     made = [stage["title"] for stage in stages if stage["identity"] not in known]
     assert {"round 0 · train", "round 0 · synthesize #3", "round 1 · train", "round 1 · synthesize #2"} <= set(made)
     read = {stage["title"]: stage["digest"] for stage in undisturbed("srdf").done.json()["stages"]}
