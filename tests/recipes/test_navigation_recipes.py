@@ -17,6 +17,7 @@ from ratchet.flows.compose import compose
 from ratchet.flows.plan import Line, plan
 from ratchet.infra.ledger import results
 from ratchet.infra.runs import RunFolder
+from tests.infra.test_tracking import Shown
 from tests.recipes.test_three_proofs import APPEND, NAME, Proof, kill_once, killed_and_resumed, same_but_for_one
 from tests.toys.drive import HOUSE, Die, Done, Warm, last_words
 
@@ -126,6 +127,19 @@ CHANGES = [
     ("srdf", "generator.training.steps=21", "round 0 · train", "steps: 20 → 21"),
     ("srdf", "evaluation.navigation.resamples=11", "round 0 · evaluation · evaluate", "resamples: 10 → 11"),
 ]
+
+
+def test_its_pictures_are_seen_in_mlflow(maze: InTheMaze, root: Path) -> None:
+    words = ("recipe=sid", "evaluation.resamples=10", "evaluation.pictures=2", "training.steps=8", "rounds=0", "tracker=mlflow")
+    done = maze.run(*words, "--name", NAME, root=root)
+    assert 0 == done.code, done.err
+    shown = Shown(RunFolder(root, NAME))
+    (child,) = shown.children
+    names = [Path(file.path).name for file in shown.client.list_artifacts(child.info.run_id, "report")]
+    assert ["trajectory-1-", "trajectory-2-"] == [name[:13] for name in names]
+    picture = Path(shown.client.download_artifacts(child.info.run_id, f"report/{names[0]}")).read_bytes()
+    assert b"\x89PNG\r\n\x1a\n" == picture[:8]
+    assert child.data.metrics.keys() >= {"success", "spl"}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
