@@ -21,9 +21,17 @@ from tests.chaos.watch import Watcher
 from tests.toys.drive import TOYS, Die, Done, Going, Warm
 
 NAME = "run"
-SCIENCE = ("recipe=rest_em", "evaluation.samples=0", "synthesis.rows_per_shard=6", "synthesis.seconds=0.08", "training.seconds=0.5")
+SCIENCE = (
+    "recipe=rest_em",
+    "gates=standard",
+    "budget.samples=100000",
+    "evaluation.samples=0",
+    "synthesis.rows_per_shard=6",
+    "synthesis.seconds=0.08",
+    "training.seconds=0.5",
+)
 ROUNDS = 6
-"""At most. Each has seven batches of jobs, two of them arrays; a second a batch if nothing disturbs it."""
+"""At most. Each has eleven batches of jobs, some of them arrays; a second a batch if nothing disturbs it."""
 LIMIT_S = 400.0
 LIVES = 60
 """Drivers that a run takes at most; most deaths take one."""
