@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+from ratchet.components.evaluation.drawn import check_drawn
 from ratchet.components.evaluation.floor_plans import draw
 from ratchet.components.evaluation.intervals import Intervals
 from ratchet.components.self_training.selection import by_problem
@@ -78,7 +79,7 @@ class Navigation:
             raise InputError("a confidence is a share", got=self.confidence, allowed="between 0 and 1, such as 0.95")
 
     def evaluate(self, greedy: Sequence[Rollout], sampled: Sequence[Rollout]) -> Report:
-        self._check(by_problem(greedy), by_problem(sampled))
+        check_drawn(by_problem(greedy), by_problem(sampled), self.samples)
         first, drawn = [self._walked(rollout) for rollout in greedy], [self._walked(rollout) for rollout in sampled]
         intervals = Intervals(confidence=self.confidence, resamples=self.resamples, seed=self.seed)
         metrics = _measured(intervals, first) | _described(intervals, first)
@@ -86,17 +87,6 @@ class Navigation:
             metrics |= self._solved(intervals, drawn)
         metrics |= _yields(drawn or first)
         return Report(metrics=metrics, items=[_item(walked) for walked in first], files=self._files(first))
-
-    def _check(self, first: Mapping[str, Sequence[Rollout]], drawn: Mapping[str, Sequence[Rollout]]) -> None:
-        if not first:
-            raise InputError("there is nothing to evaluate", next="check the task's test split")
-        if twice := [problem for problem, rollouts in first.items() if len(rollouts) > 1]:
-            raise InputError("a problem has one greedy rollout", got=f"{len(first[twice[0]])} of problem {twice[0]}")
-        for problem in dict.fromkeys([*first, *drawn]):
-            numbers = sorted(rollout.sample for rollout in drawn.get(problem, []))
-            if numbers != list(range(self.samples)) or problem not in first:
-                allowed = f"one greedy and samples 0 to {self.samples - 1}" if self.samples else "one greedy, none sampled"
-                raise InputError(f"problem {problem} is not rolled out as asked", got=f"sampled {numbers}", allowed=allowed)
 
     def _walked(self, rollout: Rollout) -> Walked:
         path = path_of(self.environment, rollout)

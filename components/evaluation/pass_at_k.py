@@ -24,6 +24,7 @@ from math import comb
 from statistics import fmean
 from typing import Any
 
+from ratchet.components.evaluation.drawn import check_drawn
 from ratchet.components.evaluation.intervals import Intervals
 from ratchet.components.self_training.selection import best_first, by_problem, is_correct, reward_of
 from ratchet.errors import InputError
@@ -73,7 +74,7 @@ class PassAtK:
 
     def evaluate(self, greedy: Sequence[Rollout], sampled: Sequence[Rollout]) -> Report:
         first, drawn = by_problem(greedy), by_problem(sampled)
-        self._check(first, drawn)
+        check_drawn(first, drawn, self.samples)
         intervals = Intervals(confidence=self.confidence, resamples=self.resamples, seed=self.seed)
         metrics = intervals.share("pass_at_1", [is_correct(rollout) for rollout in greedy])
         metrics |= _described(intervals, first, "")
@@ -82,17 +83,6 @@ class PassAtK:
             metrics |= self._explored(intervals, list(drawn.values()))
             metrics |= _described(intervals, drawn, "sampled_")
         return Report(metrics=metrics, items=[_item(rollout, drawn.get(rollout.problem_id, [])) for rollout in greedy])
-
-    def _check(self, first: Mapping[str, Sequence[Rollout]], drawn: Mapping[str, Sequence[Rollout]]) -> None:
-        if not first:
-            raise InputError("there is nothing to evaluate", next="check the task's test split")
-        if twice := [problem for problem, rollouts in first.items() if len(rollouts) > 1]:
-            raise InputError("a problem has one greedy rollout", got=f"{len(first[twice[0]])} of problem {twice[0]}")
-        for problem in dict.fromkeys([*first, *drawn]):
-            numbers = sorted(rollout.sample for rollout in drawn.get(problem, []))
-            if numbers != list(range(self.samples)) or problem not in first:
-                allowed = f"one greedy and samples 0 to {self.samples - 1}" if self.samples else "one greedy, none sampled"
-                raise InputError(f"problem {problem} is not rolled out as asked", got=f"sampled {numbers}", allowed=allowed)
 
     def _solved(self, intervals: Intervals, problems: Sequence[Sequence[Rollout]]) -> dict[str, float]:
         """How many problems the samples solve, and whether the reward would find the solution."""

@@ -11,7 +11,7 @@ are this stage's own in both. Equal bytes on CPU, killed and continued or not.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,12 +19,12 @@ from ratchet.components.environments.views import STOP
 from ratchet.components.policies import graph_agent
 from ratchet.components.policies.graph_agent import Moment, Reader, actions_of
 from ratchet.components.self_training.examples import reading_order
-from ratchet.components.self_training.optimization import Schedule, adamw
-from ratchet.components.self_training.session import Session, contained
-from ratchet.components.self_training.training_state import Position, weights_digest
+from ratchet.components.self_training.optimization import Schedule
+from ratchet.components.self_training.session import Session, begun, contained
+from ratchet.components.self_training.training_state import Position
 from ratchet.components.synthesis.explorer import explore
 from ratchet.errors import InputError, NothingSelected
-from ratchet.identity import canonical, derive_seed, describe, digest
+from ratchet.identity import canonical, derive_seed, digest
 from ratchet.protocols import Metrics
 from ratchet.records import Demonstration, Problem, line_of
 
@@ -73,7 +73,8 @@ class Imitation:
             agent, reader = graph_agent.load(policy)
             if self.inherit == "nothing":
                 agent = graph_agent.create(agent.shape, derive_seed(seed, "weights"))
-            session = self._session(policy, agent, examples, scratch, seed)
+            rows = digest([line_of(example) for example in examples])
+            session = begun(self, agent, policy=policy, rows=rows, scratch=scratch, seed=seed)
             learnt = self._learn(session, Demonstrations(self.environment, reader, examples), reader)
             graph_agent.save(agent.eval(), out)
             (out / "curve.jsonl").write_bytes(b"".join(canonical(row) + b"\n" for row in session.curve))
@@ -86,21 +87,6 @@ class Imitation:
                 "loss": sum(losses[-tenth:]) / tenth,
                 "first_loss": sum(losses[:tenth]) / tenth,
             }
-
-    def _session(self, policy: Path, agent: Any, examples: Sequence[Demonstration], scratch: Path, seed: int) -> Session:
-        rows = digest([line_of(example) for example in examples])
-        start = Position(step=0, seed=seed, cursor=0, rows=rows, schedule="own")
-        session = Session(
-            model=agent,
-            optimizer=adamw(agent, learning_rate=self.learning_rate, weight_decay=self.weight_decay),
-            start=start,
-            batch_size=self.batch_size,
-            save_every=self.save_every,
-            folder=scratch / "checkpoints",
-            work=digest([describe(self), asdict(start), weights_digest(policy)]),
-        )
-        session.restore()
-        return session
 
     def _learn(self, session: Session, demonstrations: "Demonstrations", reader: Reader) -> int:
         """Take the steps that are left; return how many demonstrated decisions there are in one reading."""

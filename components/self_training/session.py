@@ -4,14 +4,14 @@ import random
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ratchet.components.self_training.optimization import moments, take_moments, trained
-from ratchet.components.self_training.training_state import Position, TrainingState, newest_checkpoint, save_checkpoint
+from ratchet.components.self_training.optimization import adamw, moments, take_moments, trained
+from ratchet.components.self_training.training_state import Position, TrainingState, newest_checkpoint, save_checkpoint, weights_digest
 from ratchet.errors import CorruptArtifact, RatchetError
-from ratchet.identity import derive_seed
+from ratchet.identity import derive_seed, describe, digest
 from ratchet.interruption import asked, safe_point
 
 
@@ -67,6 +67,25 @@ class Session:
             state = TrainingState(position=self.position, optimizer=moments(self.model, self.optimizer), weights=weights, extra=extra)
             save_checkpoint(state, self.folder, self.done)
             safe_point()
+
+
+def begun(trainer: Any, model: Any, *, policy: Path, rows: str, scratch: Path, seed: int, rates: Mapping[str, float] | None = None) -> Session:
+    """A session of a trainer with an optimizer and a schedule of the stage's own, at its newest checkpoint if it has one.
+
+    `rows` is the digest of what is read; the trainer says `learning_rate`, `weight_decay`, `batch_size` and `save_every`.
+    """
+    start = Position(step=0, seed=seed, cursor=0, rows=rows, schedule="own")
+    session = Session(
+        model=model,
+        optimizer=adamw(model, learning_rate=trainer.learning_rate, weight_decay=trainer.weight_decay, rates=rates),
+        start=start,
+        batch_size=trainer.batch_size,
+        save_every=trainer.save_every,
+        folder=scratch / "checkpoints",
+        work=digest([describe(trainer), asdict(start), weights_digest(policy)]),
+    )
+    session.restore()
+    return session
 
 
 def take_weights(parameters: Mapping[str, Any], tensors: Mapping[str, Any]) -> bool:

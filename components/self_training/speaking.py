@@ -9,18 +9,17 @@ continued or not.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ratchet.components.policies import speaker as speakers
 from ratchet.components.policies.speaker import Choice, demonstrated, sights_of
 from ratchet.components.self_training.examples import reading_order
-from ratchet.components.self_training.optimization import Schedule, adamw
-from ratchet.components.self_training.session import Session, contained
-from ratchet.components.self_training.training_state import Position, weights_digest
+from ratchet.components.self_training.optimization import Schedule
+from ratchet.components.self_training.session import Session, begun, contained
 from ratchet.errors import InputError, NothingSelected
-from ratchet.identity import canonical, derive_seed, describe, digest
+from ratchet.identity import canonical, derive_seed, digest
 from ratchet.protocols import Metrics
 from ratchet.records import Demonstration, line_of
 
@@ -61,7 +60,8 @@ class SpeakerTraining:
             if self.inherit == "nothing":
                 speaker = speakers.create(speaker.shape, derive_seed(seed, "weights"))
             said = self._said(examples, speaker.shape.words)
-            session = self._session(policy, speaker, examples, scratch, seed)
+            rows = digest([line_of(example) for example in examples])
+            session = begun(self, speaker, policy=policy, rows=rows, scratch=scratch, seed=seed)
             self._learn(session, said)
             speakers.save(speaker.eval(), out)
             (out / "curve.jsonl").write_bytes(b"".join(canonical(row) + b"\n" for row in session.curve))
@@ -83,21 +83,6 @@ class SpeakerTraining:
             what = "no instruction has a word that is seen on its path"
             raise InputError(what, got=repr(examples[0].completion)[:80], next="choose a task whose goals are told in words of its environment")
         return said
-
-    def _session(self, policy: Path, speaker: Any, examples: Sequence[Demonstration], scratch: Path, seed: int) -> Session:
-        rows = digest([line_of(example) for example in examples])
-        start = Position(step=0, seed=seed, cursor=0, rows=rows, schedule="own")
-        session = Session(
-            model=speaker,
-            optimizer=adamw(speaker, learning_rate=self.learning_rate, weight_decay=self.weight_decay),
-            start=start,
-            batch_size=self.batch_size,
-            save_every=self.save_every,
-            folder=scratch / "checkpoints",
-            work=digest([describe(self), asdict(start), weights_digest(policy)]),
-        )
-        session.restore()
-        return session
 
     def _learn(self, session: Session, said: Sequence[Said]) -> None:
         """Take the steps that are left."""

@@ -17,19 +17,18 @@ A share of the problems (by the seed) is held out: `held_out_auc` (does a text w
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ratchet.components.policies import checkpoint
 from ratchet.components.policies.checkpoint import Prompting
 from ratchet.components.self_training.examples import reading_order
-from ratchet.components.self_training.optimization import Schedule, adamw
-from ratchet.components.self_training.session import Session, contained
+from ratchet.components.self_training.optimization import Schedule
+from ratchet.components.self_training.session import Session, begun, contained
 from ratchet.components.self_training.steps import check_separator, steps_of
-from ratchet.components.self_training.training_state import Position, weights_digest
 from ratchet.errors import InputError, NothingSelected
-from ratchet.identity import canonical, derive_seed, describe, digest
+from ratchet.identity import canonical, derive_seed, digest
 from ratchet.protocols import Metrics
 from ratchet.records import Demonstration
 
@@ -205,7 +204,9 @@ class ValueHead:
             value.body.requires_grad_(self.body_learning_rate > 0)
             texts = labelled(examples, Reader(model, tokenizer, prompting, self.separator))
             learnt, held_out = self._split(texts, seed)
-            session = self._session(policy, value, learnt, scratch, seed)
+            rows = digest([[text.problem_id, text.steps.tokens, text.steps.ends, text.label] for text in learnt])
+            rates = {"head": self.learning_rate, "body": self.body_learning_rate}
+            session = begun(self, value, policy=policy, rows=rows, scratch=scratch, seed=seed, rates=rates)
             self._learn(session, learnt)
             self._write(session, model, tokenizer, prompting, out)
             return {**self._metrics(session, learnt), **self._measured(value.eval(), held_out)}
@@ -215,22 +216,6 @@ class ValueHead:
         problems = sorted({text.problem_id for text in texts}, key=lambda name: derive_seed(seed, "held out", name))
         held_out = set(problems[: int(self.held_out * len(problems))])
         return [text for text in texts if text.problem_id not in held_out], [text for text in texts if text.problem_id in held_out]
-
-    def _session(self, policy: Path, value: Any, learnt: Sequence[Labelled], scratch: Path, seed: int) -> Session:
-        rows = digest([[text.problem_id, text.steps.tokens, text.steps.ends, text.label] for text in learnt])
-        start = Position(step=0, seed=seed, cursor=0, rows=rows, schedule="own")
-        rates = {"head": self.learning_rate, "body": self.body_learning_rate}
-        session = Session(
-            model=value,
-            optimizer=adamw(value, learning_rate=self.learning_rate, weight_decay=self.weight_decay, rates=rates),
-            start=start,
-            batch_size=self.batch_size,
-            save_every=self.save_every,
-            folder=scratch / "checkpoints",
-            work=digest([describe(self), asdict(start), weights_digest(policy)]),
-        )
-        session.restore()
-        return session
 
     def _learn(self, session: Session, learnt: Sequence[Labelled]) -> None:
         import torch
