@@ -127,6 +127,10 @@ def _explained(error: Exception, overrides: Sequence[str], search: Sequence[str]
     missing = re.search(r"interpolation: Missing mandatory value: (?P<key>\S+)", text) or re.search(r"full_key: (?P<key>\S+)", text)
     if "Missing mandatory value" in text and (found := missing):
         return InputError(f"{found['key']} needs a value", next=f"add {found['key']}=…")
+    if found := re.search(r"Interpolation key '(?P<read>[^']+)' not found\s+full_key: (?P<key>\S+)", text):
+        what = f"{found['key']} is that of {found['read']}, which this config has not"
+        raised = f"give {found['key']}=VALUE, or choose another {found['read'].split('.')[0]} or {found['key'].split('.')[0]} (GROUP=null for none)"
+        return InputError(what, got=" ".join(overrides), next=raised)
     first = next(line for line in text.splitlines() if line.strip())
     return InputError(f"the config does not compose: {first}", got=" ".join(overrides))
 
@@ -178,7 +182,7 @@ def science_hash(config: Mapping[str, Any]) -> str:
 
 def default_name(config: Mapping[str, Any]) -> str:
     """`<recipe>-<task>-<science>`: the same command finds the same run."""
-    task = str(config["task"]["_target_"]).rsplit(".", 1)[-1].lower()
+    task = str((config.get("task") or {}).get("_target_", "no-task")).rsplit(".", 1)[-1].lower()
     return f"{config['recipe']['name']}-{task}-{science_hash(config)}"
 
 

@@ -151,6 +151,8 @@ class Stages:
 
     def _component(self, verb: str, using: str, changes: Mapping[str, Any]) -> Any:
         part = self.part(using)
+        if not hasattr(part, "__dataclass_fields__"):
+            raise InputError(f"`{using}` names no component to do `{verb}`", got=part, next=f"choose one: {using.split('.')[0]}=…")
         known = {f.name for f in dataclasses.fields(part)}
         if unknown := changes.keys() - known:
             raise InputError(f"{type(part).__name__}, which does `{verb}`, has no field {sorted(unknown)}", allowed=sorted(known))

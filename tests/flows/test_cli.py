@@ -49,6 +49,8 @@ BAD = [
     (["task=jsonl"], "task.train_file needs a value", "add task.train_file="),
     (["task=jsonl", "task.train_file=/nowhere.jsonl"], "/nowhere.jsonl does not exist"),
     (["task.size=0"], "the task has no problems in its train split", "at least one problem"),
+    (["task=null"], "this recipe needs `task`"),
+    (["experiment=sid_reverie", "sweep=null", "reverie=/", "task=null"], "`task` names no component to do `propose`", "choose one: task=…"),
     (["--name=../up"], "a run's name must be a plain folder name", "'../up'"),
 ]
 

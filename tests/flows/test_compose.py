@@ -154,6 +154,11 @@ def test_a_sweep_is_one_run_per_combination_with_the_seed_turning_slowest() -> N
     assert [("star", 1), ("rest_em", 1), ("star", 2), ("rest_em", 2)] == [(m.config["recipe"]["name"], m.config["seed"]) for m in found]
 
 
+def test_a_choice_that_does_not_go_with_another_is_told_so() -> None:
+    with pytest.raises(InputError, match=r"(?s)control.correct_only is that of selection.correct_only, which .* another selection or control"):
+        compose(["selection=explored"])
+
+
 def test_commas_sweep_as_hydra_s_multirun_does() -> None:
     from ratchet.flows.sweep import as_sweep
 
