@@ -1,17 +1,17 @@
 """What a round's rollouts gave, problem by problem, as plain sums: how many problems nothing solved, how many are solved always, how many
-give a reward that tells one rollout from another. The policy's own rollouts only; what a teacher made is no yield.
+give a reward that tells one rollout from another. The policy's own, verified rollouts only; what a teacher made is no yield.
 """
 
 from collections.abc import Sequence
 
-from ratchet.records import Rollout
+from ratchet.records import Record, Rollout
 
 
-def yields(rollouts: Sequence[Rollout]) -> dict[str, float]:
+def yields(selected_from: Sequence[Record]) -> dict[str, float]:
     """The sums; shares are for whoever reads them to take."""
     problems: dict[str, list[Rollout]] = {}
-    for rollout in rollouts:
-        if rollout.source is None:
+    for rollout in selected_from:  # a selector may read other rows, too
+        if isinstance(rollout, Rollout) and rollout.outcome is not None and rollout.source is None:
             problems.setdefault(rollout.problem_id, []).append(rollout)
     if not problems:
         return {}
