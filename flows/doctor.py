@@ -30,6 +30,7 @@ LIMIT_S = 5.0
 """For what answers over a network or by a command."""
 IMPORT_S = 30.0
 """For importing torch from a cold disk."""
+HANGS = "this machine is busy, or a mount or server hangs: ask again, and look at that if it stays so"
 LEAST_FREE, LITTLE_FREE = 100e6, 5e9
 """Bytes: below the first nothing can run, below the second real checkpoints will not fit."""
 
@@ -102,6 +103,8 @@ def _all(checks: list[Check]) -> dict[str, Found]:
             found[check.name] = check.ask()
         except RatchetError as error:
             found[check.name] = Found(check.otherwise, str(error).splitlines()[0])
+        except subprocess.TimeoutExpired as error:
+            found[check.name] = Found(check.otherwise, f"`{error.cmd[0]}` does not answer within {error.timeout:.0f} s", HANGS)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with a machine, the doctor says it in a line
             found[check.name] = Found(check.otherwise, f"{type(error).__name__}: {error}")
 
@@ -110,7 +113,7 @@ def _all(checks: list[Check]) -> dict[str, Found]:
         thread.start()
     for thread in threads:
         thread.join(IMPORT_S + LIMIT_S)
-    return {check.name: found.get(check.name, Found(check.otherwise, f"no answer within {IMPORT_S + LIMIT_S:.0f} s")) for check in checks}
+    return {check.name: found.get(check.name, Found(check.otherwise, f"no answer within {IMPORT_S + LIMIT_S:.0f} s", HANGS)) for check in checks}
 
 
 def _python() -> Found:
@@ -240,9 +243,13 @@ def _slurm() -> Found:
     missing = [name for name in ("sbatch", "squeue", "sacct") if not shutil.which(name)]
     if "sbatch" in missing or "squeue" in missing:
         return Found("warn", f"{' and '.join(missing)} not on PATH", "only executor=slurm needs it: use a login node, or load its module")
-    done = subprocess.run(["sinfo", "--noheader", "--format=%P %a"], capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    advice = "the controller does not answer: ask its administrator"
+    try:
+        done = subprocess.run(["sinfo", "--noheader", "--format=%P %a"], capture_output=True, text=True, timeout=LIMIT_S, check=False)
+    except subprocess.TimeoutExpired:
+        return Found("warn", f"sinfo does not come back within {LIMIT_S:.0f} s", advice)
     if done.returncode:
-        return Found("warn", f"sinfo: {done.stderr.strip()[:200]}", "the controller does not answer: ask its administrator")
+        return Found("warn", f"sinfo: {done.stderr.strip()[:200]}", advice)
     partitions = ", ".join(sorted({line.split()[0] for line in done.stdout.splitlines() if line.strip()}))
     if missing:
         return Found("warn", f"partitions {partitions}; no sacct", "without accounting a job's end is read from its own exit record only")

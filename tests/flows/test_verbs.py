@@ -384,7 +384,10 @@ def test_a_check_that_breaks_or_hangs_is_a_line_in_the_table(monkeypatch: pytest
     monkeypatch.setattr(doctor_module, "IMPORT_S", 0.1)
     monkeypatch.setattr(doctor_module, "LIMIT_S", 0.1)
     assert Found("warn", "ZeroDivisionError: unforeseen") == said(breaks)
-    assert "no answer within 0 s" == said(lambda: time.sleep(3) or Found("ok", "")).what
+    assert Found("warn", "no answer within 0 s", doctor_module.HANGS) == said(lambda: time.sleep(3) or Found("ok", ""))
+    assert Found("warn", "`sleep` does not answer within 0 s", doctor_module.HANGS) == said(
+        lambda: doctor_module._runs("sleep", "3") and Found("ok", "")
+    )
 
 
 @pytest.mark.parametrize("variable", ["PREFECT_API_URL", "MLFLOW_TRACKING_URI"])
@@ -414,7 +417,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
         (("sbatch", "squeue", "sacct"), "echo gpu up; echo cpu up", "ok", "partitions cpu, gpu"),
         (("sbatch", "squeue"), "echo gpu up", "warn", "no sacct"),
         (("sbatch", "squeue", "sacct"), "echo slurm_load_partitions: Unable to contact >&2; exit 1", "warn", "Unable to contact"),
-        (("sbatch", "squeue", "sacct"), "sleep 9", "warn", "timed out after"),
+        (("sbatch", "squeue", "sacct"), "sleep 9", "warn", "sinfo does not come back"),
         ((), "exit 0", "warn", "sbatch and squeue and sacct not on PATH"),
     ],
 )
