@@ -78,6 +78,11 @@ def parser() -> argparse.ArgumentParser:
     fork.add_argument("--round", type=int, required=True, help="the last round that is taken over")
     fork.add_argument("--as", dest="new_name", metavar="NEW", required=True, help="the new run's name")
     fork.add_argument("--no-prefect", action="store_true")
+    promote = verb("promote", "say that a round's policy is the champion, of its run or of a model that many runs feed", _promote)
+    promote.add_argument("name")
+    promote.add_argument("--round", type=int, help="default: the run's champion")
+    promote.add_argument("--to", metavar="MODEL", help="MLflow's registered model (default: the run's own)")
+    promote.add_argument("--yes", action="store_true", help="also if the run's gates did not let it pass")
     cancel = verb("cancel", "end a run's driver and its jobs; what is published stays", _cancel)
     cancel.add_argument("name")
     compare = verb("compare", "what is and what is not a difference: rounds of a run, or runs against the first one named", _compare, json_too=True)
@@ -99,7 +104,7 @@ def parser() -> argparse.ArgumentParser:
     gc = verb("gc", "delete the artifacts that no run needs any more, and say why each may go", _gc)
     gc.add_argument("names", nargs="*", metavar="NAME", help="only these runs' (default: all runs', and what is nobody's)")
     gc.add_argument("--keep-last", type=int, default=2, metavar="K", help="how many of the last rounds are kept whole (default: 2)")
-    gc.add_argument("--metric", help="by which the best round, the champion, is kept (default: its evaluation's main one, such as pass_at_1)")
+    gc.add_argument("--metric", help="also keep the round that is best by this")
     gc.add_argument("--yes", action="store_true", help="do it; without this only say what would go")
     verb("doctor", "what of the environment works", _doctor, json_too=True)
     verb("ui", "the MLflow and Prefect pages of this root, until Ctrl-C", _ui)
@@ -125,16 +130,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The `ratchet` command; returns its exit code."""
-    # Overrides may stand anywhere between the options, which argparse cannot say of a positional under a verb.
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    overrides = [word for word in words if OVERRIDE.match(word)]
-    given = parser().parse_args([word for word in words if word not in overrides])
-    given.overrides = overrides
-    if overrides and not getattr(given, "takes_overrides", False):
-        sys.stderr.write(f"ratchet: `{given.verb}` takes no KEY=VALUE\n  got:     {' '.join(overrides)}\n")
-        return 2
-    signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
     try:
+        signal.signal(signal.SIGTERM, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        given = _given(list(sys.argv[1:] if arguments is None else arguments))
         return int(given.does(given))
     except RatchetError as error:
         sys.stderr.write(f"ratchet: {error}\n")
@@ -152,6 +150,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         sys.stderr.write(f"ratchet: {error}\n  next: free space or mend the path, and give the same command again: what is published stays\n")
         return 1
+
+
+def _given(words: Sequence[str]) -> argparse.Namespace:
+    """The words, read. Overrides may stand anywhere between the options, which argparse cannot say of a positional under a verb."""
+    overrides = [word for word in words if OVERRIDE.match(word)]
+    given = parser().parse_args([word for word in words if word not in overrides])
+    given.overrides = overrides
+    if overrides and not getattr(given, "takes_overrides", False):
+        raise InputError(f"`{given.verb}` takes no KEY=VALUE", got=" ".join(overrides))
+    return given
 
 
 def _config(given: argparse.Namespace) -> dict[str, Any]:
@@ -184,7 +192,8 @@ def _run_sweep(given: argparse.Namespace) -> int:
 
 
 def _sweep(given: argparse.Namespace, config: dict[str, Any]) -> int:
-    from ratchet.flows.summary import headline_of, summary_of
+    from ratchet.champions import headline_of
+    from ratchet.flows.summary import summary_of
     from ratchet.flows.sweep import averaged, members
     from ratchet.flows.tables import console, sweep_table
 
@@ -239,6 +248,12 @@ def _retry(given: argparse.Namespace) -> int:
     titles = set_aside(run, given.round, given.stage)
     sys.stderr.write(f"set aside: {', '.join(titles) or 'nothing, since none of it is published'}\n")
     return _drive(given, run, config)
+
+
+def _promote(given: argparse.Namespace) -> int:
+    from ratchet.flows.promote import promote
+
+    return promote(_folder(given, given.name), round=given.round, model=given.to, really=given.yes)
 
 
 def _cancel(given: argparse.Namespace) -> int:
@@ -318,13 +333,17 @@ def _show(given: argparse.Namespace) -> int:
     if given.json:
         _emit(asdict(run))
         return 0
-    from ratchet.flows.summary import headline_of
-    from ratchet.flows.tables import console, judged_text, rounds_table, stages_table
+    from ratchet.champions import headline_of
+    from ratchet.flows.tables import BY, console, judged_text, rounds_table, stages_table
 
     out = console()
     out.print(rounds_table(run.rounds, f"{run.name}: {run.status}, {run.reason}", headline_of(run.config)))
     for row in run.rounds:
         out.print(judged_text(row), end="")
+    if run.champion:
+        out.print(f"Champion: round {run.champion.round}, {BY[run.crownings[-1].by]}.")
+    for one in run.promoted:
+        out.print(f"Promoted: round {one['round']}" + (f" as {one['model']}." if one["model"] else "."))
     if run.forked:
         out.print(f"Forked from {run.forked['run']} after round {run.forked['round']}: the rounds up to it are that run's.")
     for fork in run.forks:

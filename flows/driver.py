@@ -10,6 +10,7 @@ from typing import Any
 
 from ratchet import __version__
 from ratchet.artifacts import Artifact, Manifest
+from ratchet.champions import headline_of
 from ratchet.errors import InputError, StageFailed
 from ratchet.flows.budget import Budget, BudgetSpent, Patience
 from ratchet.flows.budget import checked as checked_budget
@@ -20,7 +21,6 @@ from ratchet.flows.gating import Gating, Judged
 from ratchet.flows.job import job_of
 from ratchet.flows.loop import Journal, Recipe, Stages, self_train
 from ratchet.flows.states import begun
-from ratchet.flows.summary import headline_of
 from ratchet.identity import locate
 from ratchet.infra.crew import Crew
 from ratchet.infra.executors import JobRecord, this_process

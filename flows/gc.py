@@ -1,9 +1,9 @@
 """`ratchet gc`: delete the artifacts that no run needs any more, and say of each why it may go.
 
-A run needs, whole: its round 0, its champion (the best round by a metric), its last K rounds, and what it has not finished. It needs
-besides what the states of those rounds point to, and of every round the little that the loop and the tables read: problems, decisions,
-reports, states. What one run needs no other loses. The ledger keeps of a deleted artifact what the loop asks of one (`collected.py`),
-so the same command goes on as before; only a stage that reads a deleted artifact has it made again.
+A run needs, whole: its round 0, its champion, what was promoted by hand, its last K rounds, and what it has not finished. It needs
+besides what the states of those rounds and of the champion before point to, and of every round the little that the loop and the
+tables read: problems, decisions, reports, states. What one run needs no other loses. The ledger keeps of a deleted artifact what the
+loop asks of one (`collected.py`), so the same command goes on as before; only a stage that reads a deleted artifact has it made again.
 """
 
 import sys
@@ -17,7 +17,8 @@ from ratchet.errors import CorruptArtifact, InputError, RunHeld
 from ratchet.flows.collected import event_of
 from ratchet.flows.delete import in_words, referenced, refuse_while_jobs_work
 from ratchet.flows.states import forked_from
-from ratchet.flows.summary import RoundSummary, headline_of, summary_of
+from ratchet.flows.summary import RunSummary, summary_of
+from ratchet.flows.tables import BY
 from ratchet.flows.units import Asked, asked
 from ratchet.infra.runs import RunFolder, runs_under
 from ratchet.infra.store import Leftover, Store
@@ -96,14 +97,14 @@ def _collect(root: Path, spec: Spec | None, runs: Sequence[RunFolder], *, whole:
 
 
 def needs_of(run: RunFolder, store: Store, keep_last: int, metric: str | None = None) -> Needs:
-    """What a run needs of what it asked for; its best round is that by a metric, or by the main one of its own."""
+    """What a run needs of what it asked for; a metric says of which its best round is kept beside its champion."""
     summary = summary_of(run)
-    rounds, metric = {row.round: row for row in summary.rounds}, metric or headline_of(summary.config)[0]
+    rounds = {row.round: row for row in summary.rounds}
     stages = asked(run.ledger, store)
-    needs = Needs(run=run, kept=_kept_rounds(rounds, keep_last, metric))
+    needs = Needs(run=run, kept=_kept_rounds(summary, keep_last, metric))
     for row in rounds.values():
         needs.needed |= {row.state, row.report}
-    for index in needs.kept:
+    for index in (*needs.kept, *(crowning.round for crowning in summary.crownings[-2:-1])):
         needs.needed |= _pointed_at(run, index)
     forked = forked_from(run)
     for index in rounds if forked else ():  # a fork begins from the states that it took over, all of them
@@ -116,13 +117,19 @@ def needs_of(run: RunFolder, store: Store, keep_last: int, metric: str | None = 
     return needs
 
 
-def _kept_rounds(rounds: Mapping[int, RoundSummary], keep_last: int, metric: str) -> dict[int, str]:
+def _kept_rounds(summary: RunSummary, keep_last: int, metric: str | None) -> dict[int, str]:
     """The rounds that are kept whole, each with the reason."""
+    rounds = {row.round: row for row in summary.rounds}
     kept = dict.fromkeys(sorted(rounds)[-keep_last:], "last")
     measured = [row for row in rounds.values() if metric in row.metrics]
-    if measured:
+    if metric and measured:
         best = max(measured, key=lambda row: (row.metrics[metric], -row.round))
-        kept[best.round] = f"champion: {metric} {best.metrics[metric]:.3f}"
+        kept[best.round] = f"best: {metric} {best.metrics[metric]:.3f}"
+    for promoted in summary.promoted:
+        if promoted["model"] and rounds.get(promoted["round"]) and rounds[promoted["round"]].state == promoted["state"]:
+            kept[promoted["round"]] = f"promoted as {promoted['model']}"
+    for crowning in summary.crownings[-1:]:
+        kept[crowning.round] = f"champion: {BY[crowning.by]}"
     return {**kept, **({0: "round 0"} if 0 in rounds else {})}
 
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 from ratchet.artifacts import Opened
+from ratchet.champions import headline_of
 from ratchet.errors import InputError, RatchetError
-from ratchet.flows.summary import RoundSummary, RunSummary, headline_of, summary_of
+from ratchet.flows.summary import RoundSummary, RunSummary, summary_of
 from ratchet.identity import locate
 from ratchet.infra.ledger import Event
 from ratchet.infra.runs import RunFolder
@@ -154,11 +155,8 @@ class Measured:
 
     @property
     def champion(self) -> Round | None:
-        """Its best round by the main metric; the first of equals."""
-        if not (self.rounds and self.headline):
-            return None
-        main = self.headline[0]
-        return max(self.rounds, key=lambda row: (row.summary.metrics.get(main, float("-inf")), -row.index))
+        """The round whose policy is the best, by its gates, its main metric, or somebody's hand."""
+        return next((row for row in self.rounds if row.summary is self.summary.champion), None)
 
 
 def measured(run: RunFolder, *, elsewhere: str | None = None) -> Measured:

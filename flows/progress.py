@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from ratchet.artifacts import Manifest
+from ratchet.champions import headline_of
 from ratchet.errors import StageFailed
 from ratchet.flows.compose import Config
 from ratchet.flows.driver import View
 from ratchet.flows.monitors import Reported, warnings_of
-from ratchet.flows.summary import headline_of
 from ratchet.flows.tables import interval, metric_words
 from ratchet.infra.claims import Claim
 from ratchet.infra.executors import JobRecord

@@ -206,9 +206,9 @@ def seconds(run: Measured) -> dict[int, dict[str, float]]:
 
 def lineage(run: Measured, row: Round) -> list[Ancestor]:
     """How the policy of a round came to be, the base policy first: whose weights it has, and on whose samples it was trained."""
-    rounds = {r.summary.roles.get("policy", {}).get("digest"): r for r in reversed(run.rounds)}
+    rounds = {r.summary.policy["digest"]: r for r in reversed(run.rounds)}
     chain: list[Ancestor] = []
-    digest = row.summary.roles.get("policy", {}).get("digest")
+    digest: str | None = row.summary.policy["digest"]
     seen = set[str]()
     while digest and digest not in seen:
         seen.add(digest)

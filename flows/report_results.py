@@ -75,7 +75,7 @@ def rounds(comparison: Comparison) -> Section:
     return {
         "id": "rounds",
         "title": "Rounds",
-        "words": "The champion, best by the first metric, is in bold. Costs add up from the start.",
+        "words": "The champion (by the gates, or by hand; without either, best by the first metric) is in bold. Costs add up from the start.",
         "tables": tables,
     }
 

@@ -6,10 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from ratchet.champions import headline_of
 from ratchet.errors import RatchetError
 from ratchet.flows.driver import Outcome, View, check, drive
 from ratchet.flows.progress import ProgressView
-from ratchet.flows.summary import headline_of, summary_of
+from ratchet.flows.summary import summary_of
 from ratchet.flows.tables import console, rounds_table
 from ratchet.infra.runs import RunFolder
 

@@ -4,27 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ratchet.errors import InputError
+from ratchet.champions import Crowning, crownings, headline_of, made_by
 from ratchet.flows.monitors import warnings_of
-from ratchet.identity import locate
 from ratchet.infra.lease import Lease
 from ratchet.infra.ledger import Event
 from ratchet.infra.runs import RunFolder
 
 Status = Literal["running", "finished", "stopped", "failed", "interrupted"]
-
-HEADLINE = ("pass_at_1", "pass_at_K")
-
-
-def headline_of(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The metrics that a run is judged by, the main one first: its evaluation's `headline`, where it has one; K is its `samples`."""
-    evaluation = config.get("evaluation") or {}
-    try:
-        names = getattr(locate(evaluation.get("_target_", "")), "headline", HEADLINE)
-    except InputError:  # a part of somebody's own that is not here
-        names = HEADLINE
-    samples = evaluation.get("samples")
-    return tuple(name.replace("_K", f"_{samples}") for name in names if samples or not name.endswith("_K"))
 
 
 @dataclass(kw_only=True)
@@ -65,6 +51,11 @@ class RoundSummary:
     warnings: list[str] = field(default_factory=list[str])
     """What the monitors drew attention to."""
 
+    @property
+    def policy(self) -> Mapping[str, str]:
+        """Identity and digest of the policy that it made and measured, whatever gates made of it."""
+        return made_by(self.roles, self.judged)
+
 
 @dataclass(kw_only=True)
 class RunSummary:
@@ -80,10 +71,19 @@ class RunSummary:
     ended: float
     rounds: list[RoundSummary]
     stages: list[StageSummary]
+    crownings: list[Crowning]
+    """The rounds that were its champion, the one that counts last."""
+    promoted: list[Mapping[str, Any]]
+    """What somebody promoted: `round`, `state`, and the registered `model` if not the run's own."""
     forked: Mapping[str, Any] | None
     """Of a fork: the `run` it was forked from, after which `round`, in which `state`."""
     forks: list[Mapping[str, Any]]
     """The runs that were forked from this one, as far as its ledger knows: `name`, `round`, `state`."""
+
+    @property
+    def champion(self) -> RoundSummary | None:
+        """The round whose policy is the best, by its gates, its main metric, or somebody's hand."""
+        return next((row for row in self.rounds if self.crownings and row.round == self.crownings[-1].round), None)
 
     @property
     def rounds_wanted(self) -> int:
@@ -100,13 +100,16 @@ def summary_of(run: RunFolder, *, elsewhere: str | None = None) -> RunSummary:
     status, reason = _status(run, events, elsewhere)
     rounds: dict[int, RoundSummary] = {}
     judged: dict[int, Event] = {}
+    advanced: dict[int, Event] = {}
     for event in events:
         if event["kind"] == "judged":
             judged[event["round"]] = event
         elif event["kind"] == "advanced":
             rounds[event["round"]] = _round(event, stages, judged.get(event["round"]))
+            advanced[event["round"]] = event
         elif event["kind"] == "retried":
             rounds = {index: row for index, row in rounds.items() if row.state not in event["identities"]}
+    promoted = [event for event in events if event["kind"] == "promoted"]
     return RunSummary(
         name=run.name,
         status=status,
@@ -115,9 +118,11 @@ def summary_of(run: RunFolder, *, elsewhere: str | None = None) -> RunSummary:
         science=opening["science"],
         seed=opening["seed"],
         began=opening["at"],
-        ended=next(event["at"] for event in reversed(events) if event["kind"] != "forked"),
+        ended=next(event["at"] for event in reversed(events) if event["kind"] not in ("forked", "promoted")),
         rounds=[rounds[index] for index in sorted(rounds)],
         stages=stages,
+        crownings=crownings([advanced[index] for index in sorted(rounds)], promoted, headline_of(config)),
+        promoted=[{name: event[name] for name in ("round", "state", "model")} for event in promoted],
         forked={name: opening["forked"][name] for name in ("run", "round", "state")} if opening.get("forked") else None,
         forks=[{name: e[name] for name in ("name", "round", "state")} for e in events if e["kind"] == "forked"],
     )

@@ -26,6 +26,10 @@ ACTIONS = {
 """What gates decide → as people say it."""
 
 
+BY = {"gates": "promoted by its gates", "metric": "best by its main metric", "hand": "promoted by hand"}
+"""Why a round is the champion."""
+
+
 def console(*, stderr: bool = False) -> Console:
     """A console that is wide enough for a table when nobody looks at it."""
     found = Console(stderr=stderr, highlight=False)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from ratchet.champions import Crowning, crownings, headline_of, made_by
 from ratchet.infra.ledger import Event
 
 Status = Literal["open", "finished", "stopped", "failed"]
@@ -53,6 +54,8 @@ class EndedRound:
     """The `advanced` event."""
     began: float
     steps: Sequence[Step]
+    judged: Event | None = None
+    """What its gates said."""
 
     @property
     def index(self) -> int:
@@ -65,9 +68,8 @@ class EndedRound:
 
     @property
     def policy(self) -> Mapping[str, str]:
-        """Identity and digest of its policy."""
-        found: Mapping[str, str] = self.event["roles"]["policy"]
-        return found
+        """Identity and digest of the policy that it made and measured, whatever gates made of it."""
+        return made_by(self.event["roles"], self.judged)
 
     def maker(self, digest: Any) -> Step | None:
         """The stage of this round that published a content."""
@@ -139,6 +141,8 @@ class History:
     """The number of the event that the config was last changed by."""
     lines: list[Line]
     retried: list[Event] = field(default_factory=list[Event])
+    promoted: list[Event] = field(default_factory=list[Event])
+    """What somebody promoted by hand."""
     status: Status = "open"
     reason: str = ""
     last: Event
@@ -155,6 +159,15 @@ class History:
             opening = forked["opening"]
         found: Mapping[str, Any] = opening["config"]
         return found
+
+    def crownings(self) -> list[Crowning]:
+        """The champions of the line that counts, the present one last."""
+        rounds = self.lines[-1].rounds
+        return crownings([rounds[index].event for index in sorted(rounds)], self.promoted, headline_of(self.config))
+
+    def ended_in(self, state: str) -> EndedRound | None:
+        """The round that ended in a state, on whichever line."""
+        return next((ended for line in self.lines for ended in line.rounds.values() if ended.event["state"] == state), None)
 
     def owner(self, ended: EndedRound) -> Line:
         """The last line that a round belongs to."""
@@ -174,6 +187,7 @@ def history_of(events: Sequence[Event]) -> History:
     places: dict[int, dict[tuple[Any, ...], Event]] = {}
     published: dict[str, Event] = {}
     began: dict[int, float] = {}
+    judged: dict[int, Event] = {}
     for event in events:
         match event["kind"]:
             case "driver":
@@ -184,6 +198,8 @@ def history_of(events: Sequence[Event]) -> History:
                 began.setdefault(event["round"], event["at"])
             case "published":
                 published[event["identity"]] = event
+            case "judged":
+                judged[event["round"]] = event
             case "retried":
                 found.retried.append(event)
                 line = found.lines[-1]
@@ -191,7 +207,10 @@ def history_of(events: Sequence[Event]) -> History:
             case "advanced":
                 stages = places.get(event["round"], {}).values()
                 steps = tuple(Step(stage=s, published=published[s["identity"]]) for s in stages if s["identity"] in published)
-                _advance(found, EndedRound(event=event, began=began.pop(event["round"], event["at"]), steps=steps))
+                start = began.pop(event["round"], event["at"])
+                _advance(found, EndedRound(event=event, began=start, steps=steps, judged=judged.get(event["round"])))
+            case "promoted":
+                found.promoted.append(event)
             case "stopped" if found.lines[-1].aside:
                 _branch(found, min(found.lines[-1].aside), event["at"])
         _follow(found, event)

@@ -3,6 +3,7 @@
     parent run   one per line of rounds (`history.py`): params, config.yaml, every metric with step = round, curves.png
     └── child    one per ended round: the same params and metrics, the training curve by optimizer step, samples.json, decision.json,
                  the data sets it learned from and was measured on, its policy as a logged model
+    registered   the champion and the ones before it as versions of a registered model (`registry.py`)
 
 Runs are found again by their tags, never by name: `ratchet.key` (the run, wherever its root is), with `ratchet.line` a parent, with
 `ratchet.event` a child. Every point has the time of the ledger's event, so writing it twice leaves one. What MLflow cannot write
@@ -21,10 +22,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ratchet.artifacts import Opened
+from ratchet.champions import headline_of
 from ratchet.errors import CorruptArtifact
 from ratchet.identity import canonical, digest
 from ratchet.infra.figures import curves
 from ratchet.infra.history import EndedRound, History, Line, Step
+from ratchet.infra.registry import Promotion, register
 from ratchet.infra.runs import RunFolder
 from ratchet.infra.store import Store
 from ratchet.records import Rollout, read_rows
@@ -70,9 +73,13 @@ class Replay:
     run: RunFolder
     store: Store
     history: History
+    served: bool
+    """Whether MLflow is a tracking server, which takes no paths of this machine."""
     driven: bool
     """Whether a driver is at it: without an end in its ledger the run is then under way, and else it was killed."""
     _missing: list[str] = field(default_factory=list[str])
+    _children: dict[int, str] = field(default_factory=dict[int, str])
+    """The number of the event that ended a round → its run in MLflow."""
 
     @property
     def key(self) -> str:
@@ -90,7 +97,32 @@ class Replay:
                 if self.history.owner(ended) is line:
                     written += self._child(ended, line, parent, there.get((EVENT, str(ended.number))))
             self._fill(line, found)
+        register(self.client, self.key, self.run.name, list(self._promotions()))
         return Ingested(run_id=parent, experiment_id=self.experiment_id, rounds=len(line.rounds), written=written)
+
+    def _promotions(self) -> Iterator[Promotion]:
+        """The champions of the line that counts, and what somebody promoted to a model of another name."""
+        rounds = self.history.lines[-1].rounds
+        for crowning in self.history.crownings():
+            yield self._promotion(None, rounds[crowning.round], number=crowning.number, at=crowning.at, by=crowning.by)
+        for event in self.history.promoted:
+            if event["model"] and (ended := self.history.ended_in(event["state"])):
+                yield self._promotion(event["model"], ended, number=event["number"], at=event["at"], by="hand")
+
+    def _promotion(self, model: str | None, ended: EndedRound, **said: Any) -> Promotion:
+        run_id = self._children[ended.number]
+        main = next((name for name in headline_of(self.history.config) if name in ended.event["metrics"]), None)
+        measured = f": {main} {ended.event['metrics'][main]:.4g}" if main else ""
+        return Promotion(
+            model=model,
+            run_id=run_id,
+            source=None if self.served and not self.store.runs else self.store.address(ended.policy["identity"]),
+            model_id=lambda: self._model(ended, run_id),
+            tags={ROUND: str(ended.index), STATE: ended.event["state"], "ratchet.policy": ended.policy["identity"]},
+            digest=ended.policy["digest"],
+            words=f"round {ended.index} of {self.run.name}{measured}",
+            **said,
+        )
 
     def _there(self) -> dict[tuple[str, str], Any]:
         """What MLflow has of this run: parents by line, children by event."""
@@ -179,6 +211,7 @@ class Replay:
             "mlflow.parentRunId": parent,
         }
         found = self._run(found, f"round {ended.index} · {self.run.name}", tags, ended.began)
+        self._children[ended.number] = found.info.run_id
         said = found.data.tags.get(COMPLETE, "no")
         if said == "yes" or (said.startswith("without ") and not any(self._has(name) for name in said.split()[1:])):
             return False

@@ -95,6 +95,7 @@ class MLflowTracker:
                     store=store,
                     history=history_of(events),
                     driven=driven,
+                    served=address.startswith("http"),
                 )
                 return replay.bring_up_to_date()
         except (MlflowException, SQLAlchemyError, OSError) as error:

@@ -11,12 +11,12 @@ from typing import Any, ClassVar
 import pytest
 from scipy.stats import binomtest, chi2
 
+from ratchet.champions import headline_of
 from ratchet.errors import InputError, RatchetError
 from ratchet.flows.cli import parser
 from ratchet.flows.comparison import compare, incomparable, item_value
 from ratchet.flows.measured import Measured, _devices, _found, _verdict, measured
 from ratchet.flows.statistics import holm
-from ratchet.flows.summary import headline_of
 from ratchet.infra.lease import Lease
 from ratchet.infra.runs import RunFolder
 from tests.toys.compared import some_runs

@@ -6,17 +6,18 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ratchet.artifacts import Artifact
+from ratchet.champions import Crowning
 from ratchet.errors import CorruptArtifact
 from ratchet.flows.collected import Sparing, collected
 from ratchet.flows.gc import _kept_rounds
-from ratchet.flows.summary import RoundSummary
+from ratchet.flows.summary import RoundSummary, RunSummary
 from ratchet.infra.lease import Lease
 from ratchet.infra.ledger import Ledger, results
 from ratchet.infra.runs import RunFolder
@@ -69,7 +70,7 @@ def test_without_yes_it_says_line_by_line_what_would_go_and_nothing_does(ratchet
     assert 0 == done.code, done.err
     assert (before, events) == (objects(finished), len(list(ledger(finished))))
     head, *lines, last, hint = done.out.splitlines()
-    assert re.fullmatch(rf"{NAME}: keeps round 0, (round \d \(champion: pass_at_1 \d\.\d+\), )?round 4 \((last|champion: .*)\)", head)
+    assert re.fullmatch(rf"{NAME}: keeps round 0, (round \d \(champion: best by its main metric\), )?round 4 \((last|champion: .*)\)", head)
     found = [re.fullmatch(r"  ([0-9a-f]{8})  (\w+) +([\d.]+ \w+)  (round \d · .*)", line) for line in lines]
     assert all(found), lines
     going = {identity for identity in before if identity[:8] in {match[1] for match in found if match}}
@@ -88,7 +89,9 @@ def test_what_a_run_needs_stays(ratchet: Warm, finished: Path) -> None:
     best = max(rounds.values(), key=lambda event: (event["metrics"]["pass_at_1"], -event["round"]))["round"]
     kept = {0, best, 4}
     whole = {event["identity"] for event in asked.values() if event["round"] in kept}
-    pointed = {pointer["identity"] for index in kept for pointer in rounds[index]["roles"].values()}
+    scores = [rounds[index]["metrics"]["pass_at_1"] for index in range(best)]
+    before_it = {scores.index(max(scores))} if best else set()
+    pointed = {pointer["identity"] for index in kept | before_it for pointer in rounds[index]["roles"].values()}
     small = {event["identity"] for event in asked.values() if event["verb"] in ("propose", "adjust", "evaluate")}
     assert set() == gone & (whole | pointed | small | {event["state"] for event in rounds.values()})
     others = [event for event in asked.values() if event["round"] not in kept and event["verb"] in ("synthesize", "verify", "select", "train")]
@@ -222,24 +225,30 @@ def test_the_next_round_always_has_the_last_to_start_from(ratchet: Warm, finishe
     assert "1 or more: the next round starts from the last" in done.err
 
 
-def summary(index: int, **metrics: float) -> RoundSummary:
+def summary(scores: Sequence[float], champion: int | None, by: Any = "metric", **more: Any) -> RunSummary:
     empty: dict[str, Any] = {"knobs": {}, "balance": None, "kept": None, "seconds": 0.0, "state": "s", "report": "r", "roles": {}}
-    return RoundSummary(round=index, metrics=metrics, **empty)
+    rounds = [RoundSummary(round=index, metrics={"spl": score}, **empty) for index, score in enumerate(scores)]
+    crowned = [Crowning(round=champion, number=9, at=0.0, by=by)] if champion is not None else []
+    nothing: dict[str, Any] = {"reason": "", "config": {}, "science": "", "seed": 0, "began": 0.0, "ended": 0.0, "stages": [], "forked": None}
+    return RunSummary(name="run", status="finished", rounds=rounds, crownings=crowned, forks=[], **{"promoted": [], **nothing, **more})
 
 
 @pytest.mark.parametrize(
-    ("scores", "keep_last", "expected"),
+    ("run", "keep_last", "metric", "expected"),
     [
-        ([0.2, 0.5, 0.3, 0.4], 1, {0: "round 0", 1: "champion: pass_at_1 0.500", 3: "last"}),
-        ([0.2, 0.5, 0.3, 0.5], 2, {0: "round 0", 1: "champion: pass_at_1 0.500", 2: "last", 3: "last"}),
-        ([0.6, 0.5], 1, {0: "round 0", 1: "last"}),
-        ([0.2, 0.5], 9, {0: "round 0", 1: "champion: pass_at_1 0.500"}),
-        ([], 2, {}),
+        (summary([2, 5, 3, 4], 1), 1, None, {0: "round 0", 1: "champion: best by its main metric", 3: "last"}),
+        (summary([2, 5, 3, 5], 2, "gates"), 1, "spl", {0: "round 0", 1: "best: spl 5.000", 2: "champion: promoted by its gates", 3: "last"}),
+        (summary([6, 5], 0), 1, None, {0: "round 0", 1: "last"}),
+        (summary([2, 5], 1, "hand"), 9, "spl", {0: "round 0", 1: "champion: promoted by hand"}),
+        (summary([2, 5, 6], 2, promoted=[{"round": 1, "state": "s", "model": "m"}]), 1, None,
+         {0: "round 0", 1: "promoted as m", 2: "champion: best by its main metric"}),
+        (summary([2, 5, 6], 2, promoted=[{"round": 1, "state": "set aside", "model": "m"}]), 1, "none",
+         {0: "round 0", 2: "champion: best by its main metric"}),
+        (summary([], None), 2, None, {}),
     ],
-)
-def test_rounds_are_kept_for_a_reason(scores: list[float], keep_last: int, expected: dict[int, str]) -> None:
-    rounds = {index: summary(index, pass_at_1=score) for index, score in enumerate(scores)}
-    assert expected == _kept_rounds(rounds, keep_last, "pass_at_1")
+)  # fmt: skip
+def test_rounds_are_kept_for_a_reason(run: RunSummary, keep_last: int, metric: str | None, expected: dict[int, str]) -> None:
+    assert expected == _kept_rounds(run, keep_last, metric)
 
 
 # passing by what is gone

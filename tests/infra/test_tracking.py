@@ -86,6 +86,7 @@ class Shown:
         by_start = sorted(runs, key=lambda r: (r.info.start_time, r.info.run_name))
         self.parents = sorted((r for r in by_start if "ratchet.line" in r.data.tags), key=lambda r: int(r.data.tags["ratchet.line"]))
         self.children = [r for r in by_start if "ratchet.event" in r.data.tags]
+        self.registered = self.client.search_registered_models()
         self.models = sorted(self.client.search_logged_models([self.experiment.experiment_id]), key=lambda model: model.name)
 
     def history(self, run: Any) -> dict[str, list[tuple[int, float]]]:
@@ -103,8 +104,15 @@ class Shown:
         names = {r.info.run_id: r.info.run_name for r in [*self.parents, *self.children]}
         return {
             "runs": [self._run(r, names) for r in [*self.parents, *self.children]],
+            "registered": [self._registered(model) for model in self.registered],
             "models": [(m.name, str(m.status), m.params, m.tags, names.get(m.source_run_id), _points(m.metrics)) for m in self.models],
         }
+
+    def _registered(self, model: Any) -> Any:
+        versions = sorted(self.client.search_model_versions(f"name = '{model.name}'"), key=lambda version: int(version.version))
+        # A database and a server differ in what a version's source is, and in how they read numbers.
+        shown = [(int(v.version), v.description, v.tags, self.client.get_run(v.run_id).info.run_name) for v in versions]
+        return model.name, model.tags, {alias: int(version) for alias, version in model.aliases.items()}, model.description, shown
 
     def _run(self, run: Any, names: dict[str, str]) -> Any:
         parent = run.data.tags.get("mlflow.parentRunId")
@@ -169,7 +177,8 @@ def test_an_ingest_that_was_killed_anywhere_is_completed_by_the_next(run: RunFol
     monkeypatch.setattr(tracking, "_client", lambda address: counting)
     ingest(run)
     calls = sys.maxsize - counting.left
-    for n in (2, 6, 9, 13, 18, calls - 6, calls - 3, calls - 1):  # in the first round, in the second, in the parent
+    for n in (2, 6, 9, 13, 18, *range(calls - 24, calls, 3)):  # in the first round, in the second, in the parent, among the champions
+        real(tracking.local_address(run.root)).delete_registered_model(NAME)
         monkeypatch.setattr(tracking, "_client", lambda address, n=n: Dying(real(address), n))
         with pytest.raises(Killed):
             ingest(run, f"cut {n}")
@@ -225,6 +234,70 @@ def test_each_policy_is_a_model_that_says_what_it_came_from(ingested: RunFolder)
     assert {second.params["data_digest"]: "training"}.items() <= {i.dataset.digest: i.tags[0].value for i in inputs}.items()
     assert Path(second.params["uri"]) == LocalStore(state=ingested.state).object(second.params["artifact"])
     assert shown.children[2].data.metrics["pass_at_1"] == next(m.value for m in second.metrics if m.key == "pass_at_1")
+
+
+def test_the_champions_are_versions_of_a_registered_model_and_the_last_can_be_fetched(ingested: RunFolder, tmp_path: Path) -> None:
+    shown = Shown(ingested)
+    ends = [event for event in ingested.ledger if event["kind"] == "advanced"]
+    scores = [event["metrics"]["pass_at_1"] for event in ends]
+    assert sorted(set(scores)) == scores, "each round is better than the one before"
+    (model,) = shown.registered
+    assert (NAME, {"champion": "3", "previous": "2"}) == (model.name, {alias: str(version) for alias, version in model.aliases.items()})
+    champion = shown.client.get_model_version_by_alias(NAME, "champion")
+    assert shown.children[2].info.run_id == champion.run_id
+    linked = shown.client.get_logged_model(shown.models[2].model_id)
+    assert [{"name": NAME, "version": 3}] == json.loads(linked.tags["mlflow.modelVersions"])
+    words = [sys.executable, "-P", "-m", "mlflow", "artifacts", "download", "-u", f"models:/{NAME}@champion", "-d", str(tmp_path / "got")]
+    address = tracking.local_address(ingested.root)
+    subprocess.run(words, check=True, capture_output=True, env={**os.environ, **ENVIRONMENT, "MLFLOW_TRACKING_URI": address}, cwd=tmp_path)
+    policy = LocalStore(state=ingested.state).object(ends[2]["roles"]["policy"]["identity"]) / "policy.json"
+    assert policy.read_bytes() == (tmp_path / "got" / "policy.json").read_bytes()
+
+
+def aliases(run: RunFolder, name: str = NAME, uri: str | None = None) -> dict[str, str]:
+    """alias → the words of the version that it stands on, of those that count."""
+    client = client_of(uri or tracking.local_address(run.root))
+    versions = {str(v.version): v for v in client.search_model_versions(f"name = '{name}'")}
+    found = {alias: versions[str(version)] for alias, version in client.get_registered_model(name).aliases.items()}
+    assert {"false"} == {version.tags["ratchet.superseded"] for version in found.values()}
+    return {alias: version.description.partition(":")[0] for alias, version in found.items()}
+
+
+def test_a_round_that_ends_anew_is_the_champion_no_more(run: RunFolder) -> None:
+    ingest(run)
+    assert {"champion": "round 2 of toy", "previous": "round 1 of toy"} == aliases(run)
+    ends = [event for event in run.ledger if event["kind"] == "advanced"]
+    again(run, ends[1], state="e" * 32, metrics={"pass_at_1": 0.125})
+    ingest(run)
+    assert {"champion": "round 0 of toy"} == aliases(run)
+    again(run, ends[2], state="f" * 32, metrics={"pass_at_1": 0.9})
+    ingest(run)
+    assert {"champion": "round 2 of toy", "previous": "round 0 of toy"} == aliases(run)
+    client_of(tracking.local_address(run.root)).delete_registered_model(NAME)
+    ingest(run)
+    assert {"champion": "round 2 of toy", "previous": "round 0 of toy"} == aliases(run), "as in a registry that saw it all"
+
+
+def test_a_registered_model_of_somebody_elses_is_left_alone(run: RunFolder) -> None:
+    client = client_of(tracking.local_address(run.root))
+    client.create_registered_model(NAME, description="mine")
+    ingest(run)
+    assert ("mine", {}) == (client.get_registered_model(NAME).description, client.get_registered_model(NAME).aliases)
+    (other,) = [model for model in client.search_registered_models() if model.name != NAME]
+    assert re.fullmatch(r"toy [0-9a-f]{6}", other.name)
+    assert "round 2 of toy" == aliases(run, other.name)["champion"]
+
+
+def test_what_a_round_measured_is_its_candidate_where_gates_kept_the_champion(run: RunFolder) -> None:
+    ends = [event for event in run.ledger if event["kind"] == "advanced"]
+    (old, new) = (ends[index]["roles"]["policy"] for index in (1, 2))
+    run.ledger.append("judged", round=2, verdict="v", digest="d", action="keep", promoted=False, candidate=new, gates=[])
+    again(run, ends[2], state="e" * 32, roles={**ends[2]["roles"], "policy": old, "champion": old, "candidate": new})
+    ingest(run)
+    shown = Shown(run)
+    model = next(model for model in shown.models if model.source_run_id == shown.children[-1].info.run_id)
+    assert new["digest"] == model.params["digest"]
+    assert "round 1 of toy" == aliases(run)["champion"]
 
 
 def test_a_round_that_ends_anew_leaves_no_stale_point(run: RunFolder) -> None:
@@ -360,6 +433,7 @@ def test_a_server_that_was_down_has_everything_at_the_next_contact(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
     assert (3, 0) == (ingest(run).written, ingest(run).written)
     assert _without_root(whole) == _without_root(Shown(run, uri=server).everything())
+    assert {"champion": "round 2 of toy", "previous": "round 1 of toy"} == aliases(run, uri=server)
     assert ("", "") == capfd.readouterr()
 
 
