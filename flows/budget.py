@@ -12,19 +12,17 @@ names first, on the same items, 95 %, Holm's correction over the rounds), after 
 
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ratchet.errors import InputError, RatchetError
+from ratchet.flows.devices import devices, has_gpu
 from ratchet.infra.ledger import Event, Ledger
 from ratchet.infra.store import Store
 from ratchet.stages import ITEMS, Stage
 
-ON_GPU = {"create", "synthesize", "verify", "train"}
 CAPS = ("rounds", "samples", "tokens", "gpu_hours", "cpu_hours", "seconds", "bytes")
 
 
@@ -126,27 +124,12 @@ class Budget:
             self.used["bytes"] += self.store.size(identity)
         if (verb := self._verbs.get(identity)) is None:  # a shard: its stage will tell for all of them
             return
-        cpus, gpus = devices(self._executor, verb)
+        cpus, gpus = devices(self._executor, verb, gpu_here=has_gpu())
         self.used["cpu_hours"] += event["seconds"] * cpus / 3600
         self.used["gpu_hours"] += event["seconds"] * gpus / 3600
         if verb == "synthesize":
             self.used["samples"] += event["metrics"].get("rollouts", 0.0)
             self.used["tokens"] += event["metrics"].get("tokens", 0.0)
-
-
-def devices(executor: Mapping[str, Any], verb: str) -> tuple[int, int]:
-    """CPUs and GPUs that an executor (as configured) gives a job of a verb; on this machine a GPU, if there is one that the verb may use."""
-    resources = executor.get("resources")
-    if resources is None:
-        return int(executor.get("cpus_per_task") or 1), int(verb in ON_GPU and has_gpu())
-    asked = {**(resources.get("default") or {}), **{k: v for k, v in (resources.get(verb) or {}).items() if v is not None}}
-    nodes = int(asked.get("nodes") or 1)
-    return int(asked.get("cpus_per_task") or 1) * nodes, int(asked.get("gpus_per_node") or 0) * nodes
-
-
-def has_gpu() -> bool:
-    """Whether this machine's jobs see a GPU, without asking its driver."""
-    return os.environ.get("CUDA_VISIBLE_DEVICES") != "" and Path("/proc/driver/nvidia/gpus").is_dir()
 
 
 def _number(value: float) -> str:

@@ -179,7 +179,7 @@ def _folder(given: argparse.Namespace, name: str, root: str | None = None) -> An
 def _run(given: argparse.Namespace) -> int:
     config = _config(given)
     if config["sweep"]:
-        return _sweep(given, config)
+        return _sweep(given)
     run = _folder(given, config["name"], config.get("root"))
     return _drive(given, run, config)
 
@@ -188,15 +188,17 @@ def _run_sweep(given: argparse.Namespace) -> int:
     from ratchet.flows.sweep import as_sweep
 
     given.overrides = as_sweep(given.overrides)
-    return _sweep(given, _config(given))
+    return _sweep(given)
 
 
-def _sweep(given: argparse.Namespace, config: dict[str, Any]) -> int:
+def _sweep(given: argparse.Namespace) -> int:
     from ratchet.champions import headline_of
+    from ratchet.flows.compose import compose
     from ratchet.flows.summary import summary_of
     from ratchet.flows.sweep import averaged, members
     from ratchet.flows.tables import console, sweep_table
 
+    config = compose(given.overrides, given.config_dir)  # a group has a name of its own, not that of a run of this config
     found = members(config, given.overrides, given.config_dir, given.name)
     out = console(stderr=True)
     for number, member in enumerate(found, start=1):

@@ -147,9 +147,13 @@ def _unknown_key(key: str, overrides: Sequence[str], search: Sequence[str]) -> I
     from omegaconf import DictConfig, OmegaConf
 
     bare = key.lstrip("+~")
+    group = bare.partition(".")[0]
+    if any(_without(override) == f"~{group}" for override in overrides) and group != bare:
+        what = f"{bare} is a dial of {group}, which {group}=null leaves out"
+        raise InputError(what, got=" ".join(overrides), next=f"leave out {group}=null, or {bare}")
     choices = [o for o in overrides if o.partition("=")[0].lstrip("+~") != bare and "." not in o.partition("=")[0]]
     with initialize_config_module("ratchet.configs", version_base="1.3"):
-        node: Any = hydra_compose("config", overrides=[*search, *(o for o in choices if _is_group(o))])
+        node: Any = hydra_compose("config", overrides=[*search, *(_without(o) for o in choices if _is_group(o))])
     parent = ""
     for step in bare.split(".")[:-1]:
         if not isinstance(node, DictConfig) or step not in node:

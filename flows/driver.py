@@ -110,7 +110,7 @@ class Recorder(Journal):
         match event["kind"]:
             case "stage":
                 self._places[event["round"], event["verb"], event["ordinal"], event["cell"]] = event["identity"]
-            case "attempt":
+            case "attempt" | "attached":  # the latter alone if a driver died before it wrote down what it had begun
                 self._attempted.add(event["identity"])
             case "published":
                 self._published[event["identity"]] = event["digest"]

@@ -13,21 +13,24 @@ from typing import Any, TypeVar, cast
 from ratchet.artifacts import Opened
 from ratchet.champions import headline_of
 from ratchet.errors import InputError, RatchetError
+from ratchet.flows.devices import devices
 from ratchet.flows.summary import RoundSummary, RunSummary, summary_of
 from ratchet.identity import locate
 from ratchet.infra.ledger import Event
 from ratchet.infra.runs import RunFolder
 from ratchet.infra.store import Store
 from ratchet.infra.stores import GLANCE_S, enter, place_of, recorded
-from ratchet.stages import ITEMS
+from ratchet.stages import ITEMS, purpose_of
 
 T = TypeVar("T")
 
 OF_THE_WORK = {"rows_per_shard", "shard_by_group", "batch_size", "workers"}
 """Fields that say how a component works, not what it finds."""
 
-EVALUATION = "evaluation"
-"""The purpose of the stages that measure; what they take is not what a round costs."""
+
+def measures(verb: str, title: str) -> bool:
+    """Whether a stage only measures, for a report or for gates: what it takes is not what a round costs."""
+    return verb == "gate" or purpose_of(verb, title).split(" ")[0] in ("evaluation", "gates", "benchmark", "probe")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +48,7 @@ class Exam:
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """What was spent up to the end of a round, evaluation left out; work that was found and not made again counts as if it had been made."""
+    """What was spent up to the end of a round, measuring left out; work that was found and not made again counts as if it had been made."""
 
     samples: float = 0.0
     """Rollouts drawn: to train on, to probe, to train a process-reward model."""
@@ -172,15 +175,6 @@ def measured(run: RunFolder, *, elsewhere: str | None = None) -> Measured:
     return found
 
 
-def purpose_of(title: str) -> str:
-    """What a stage serves, read from its title: `round 1 · evaluation · verify #2`; empty: the round itself."""
-    words = title.split(" · ")
-    return words[1] if len(words) > 2 and words[1].partition(" #")[0] not in _VERBS else ""
-
-
-_VERBS = ("propose", "create", "synthesize", "verify", "select", "train", "evaluate", "adjust")
-
-
 def _store(run: RunFolder) -> Store | None:
     spec = recorded(run)
     try:
@@ -223,10 +217,10 @@ def _costs(summary: RunSummary, trail: Trail) -> dict[int, Cost]:
     paid = set[str]()
     costs: dict[int, Cost] = {}
     for stage in summary.stages:
-        if stage.digest is None or stage.identity in paid or purpose_of(stage.title) == EVALUATION:
+        if stage.digest is None or stage.identity in paid or measures(stage.verb, stage.title):
             continue
         paid.add(stage.identity)
-        cpus, gpus = _devices(trail.executors.get(stage.identity, {}), stage.verb)
+        cpus, gpus = devices(trail.executors.get(stage.identity, {}), stage.verb, gpu_here=False)  # which it was, no ledger tells
         seconds = trail.published[stage.identity]["seconds"] if stage.identity in trail.published else stage.seconds
         cost = Cost(
             samples=stage.metrics.get("rollouts", 0.0) if stage.verb == "synthesize" else 0.0,
@@ -236,16 +230,6 @@ def _costs(summary: RunSummary, trail: Trail) -> dict[int, Cost]:
         )
         costs[stage.round] = costs.get(stage.round, Cost()).plus(cost)
     return costs
-
-
-def _devices(executor: Mapping[str, Any], verb: str) -> tuple[int, int]:
-    """CPUs and GPUs that an executor gives a job of a verb."""
-    resources = executor.get("resources")
-    if resources is None:
-        return int(executor.get("cpus_per_task") or 1), 0
-    asked = {**(resources.get("default") or {}), **{k: v for k, v in (resources.get(verb) or {}).items() if v is not None}}
-    nodes = int(asked.get("nodes") or 1)
-    return int(asked.get("cpus_per_task") or 1) * nodes, int(asked.get("gpus_per_node") or 0) * nodes
 
 
 def _exam(row: RoundSummary, trail: Trail) -> Exam:

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ratchet.flows.comparison import item_value
-from ratchet.flows.measured import EVALUATION, Measured, Round, purpose_of, read_lines
+from ratchet.flows.measured import Measured, Round, measures, read_lines
 from ratchet.infra.ledger import Event
 from ratchet.records import OUTCOMES, Rollout
-from ratchet.stages import CELLS
+from ratchet.stages import CELLS, purpose_of
 
 SHOWN = 6
 """Examples of a kind."""
@@ -196,8 +196,9 @@ def seconds(run: Measured) -> dict[int, dict[str, float]]:
         if stage.identity in paid or stage.digest is None:
             continue
         paid.add(stage.identity)
-        purpose = purpose_of(stage.title)
-        work = "evaluation" if purpose == EVALUATION else "process reward" if purpose == "process reward" else WORK.get(stage.verb, "other")
+        serves = purpose_of(stage.verb, stage.title)
+        work = "process reward" if serves == "process reward" else WORK.get(stage.verb, "other")
+        work = ("evaluation" if serves == "evaluation" else "gates") if measures(stage.verb, stage.title) else work
         work = PROBING if stage.cell else work
         of_round = found.setdefault(stage.round, {})
         of_round[work] = of_round.get(work, 0.0) + float(run.trail.published.get(stage.identity, {}).get("seconds", stage.seconds))
@@ -270,7 +271,7 @@ def _trained_words(run: Measured, made: Event, rounds: Mapping[Any, Round]) -> s
 def _stages(run: Measured, round: int, verb: str) -> list[Event]:
     """The stages of a verb that a round asked for itself and that are published."""
     places = itertools.chain.from_iterable(run.trail.stages.values())
-    mine = [place for place in places if place["round"] == round and place["verb"] == verb and not purpose_of(place["title"])]
+    mine = [place for place in places if place["round"] == round and place["verb"] == verb and not purpose_of(verb, place["title"])]
     return sorted((place for place in mine if place["identity"] in run.trail.published), key=lambda place: place["number"])
 
 

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from ratchet.champions import Crowning, crownings, headline_of, made_by
 from ratchet.infra.ledger import Event
+from ratchet.stages import purpose_of
 
 Status = Literal["open", "finished", "stopped", "failed"]
 """`open`: no end is written, since a driver is at it or died."""
@@ -36,8 +37,7 @@ class Step:
     @property
     def purpose(self) -> str:
         """What it serves when that is not the round itself, such as `evaluation`."""
-        second = str(self.stage["title"]).split(" · ")[1]
-        return "" if second.partition(" #")[0] == self.verb else second
+        return purpose_of(self.verb, self.stage["title"])
 
     @property
     def inputs(self) -> Mapping[str, Any]:

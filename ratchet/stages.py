@@ -99,6 +99,12 @@ class Stage:
         return [dataclasses.replace(self, shard=(index, count), seed=seeds[index]) for index in range(count) if count > 1]
 
 
+def purpose_of(verb: str, title: str) -> str:
+    """What a stage of a verb serves, read from its title: `round 1 · evaluation · verify #2`; empty: the round itself."""
+    second = title.split(" · ")[1]
+    return "" if second.partition(" #")[0] == verb else second
+
+
 def cuts(component: Any, rows: int, groups: Sequence[tuple[str, int]]) -> list[slice]:
     """Where a component's shards begin and end in so many rows: a shard a group, or one for every `rows_per_shard` rows."""
     if getattr(component, "shard_by_group", False) and groups:

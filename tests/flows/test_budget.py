@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from ratchet.errors import InputError
-from ratchet.flows.budget import Budget, Patience, checked, devices
+from ratchet.flows.budget import Budget, Patience, checked
 from ratchet.flows.compose import OPERATIONS, compose, science_hash
+from ratchet.flows.devices import devices
 from ratchet.flows.monitors import warnings_of
 from ratchet.flows.summary import summary_of
 from ratchet.infra.ledger import Ledger, results
@@ -106,8 +107,12 @@ def test_seconds_are_those_with_a_driver(tmp_path: Path) -> None:
 
 def test_what_an_executor_gives_a_job_is_what_it_costs() -> None:
     slurm = {"resources": {"default": {"cpus_per_task": 2}, "train": {"cpus_per_task": 8, "gpus_per_node": 4, "mem_gb": None}}}
-    assert [(2, 0), (8, 4)] == [devices(slurm, verb) for verb in ("verify", "train")]
-    assert (3, 0) == devices({"cpus_per_task": 3}, "select")
+    unset = {"resources": {"default": {"cpus_per_task": 4, "gpus_per_node": None}, "train": {"gpus_per_node": 2, "cpus_per_task": None}}}
+    assert [(4, 0), (4, 2)] == [devices(unset, verb, gpu_here=True) for verb in ("verify", "train")]
+    assert [(2, 0), (8, 4)] == [devices(slurm, verb, gpu_here=True) for verb in ("verify", "train")]
+    here = {"cpus_per_task": 3}
+    found = [devices(here, verb, gpu_here=gpu) for verb, gpu in (("select", True), ("train", True), ("train", False))]
+    assert [(3, 0), (3, 1), (3, 0)] == found
 
 
 @pytest.mark.parametrize("budget", [{"samples": -1}, {"samples": "many"}, {"apples": 1}, {"bytes": True}])

@@ -130,6 +130,17 @@ def test_a_sweep_is_one_group_that_the_same_command_goes_on_with(ratchet: Warm, 
     refused(ratchet("sweep", *TOYS, *ONE_ROUND, "--no-prefect", root=root), "a sweep is over something", "seed=1,2,3")
 
 
+def test_a_sweep_without_a_name_is_called_after_what_it_sweeps_and_meets_no_run_of_its_config(ratchet: Warm, root: Path) -> None:
+    words = (*TOYS, *ONE_ROUND[:1], *ONE_ROUND[2:], "rounds=0")
+    assert 0 == ratchet("run", *words, "--no-prefect", root=root).code
+    for axis in ("seed=0,1", "training.gain=0.01,0.02"):
+        assert 0 == ratchet("sweep", *words, axis, "--no-prefect", root=root).code
+    single, *swept = sorted((run["name"] for run in ratchet("runs", "--json", root=root).json()), key=lambda name: "/" in name)
+    groups = [name.partition("/")[0] for name in swept]
+    assert ["sweep-seed", "sweep-seed", "sweep-training.gain", "sweep-training.gain"] == [name.rpartition("-")[0] for name in groups]
+    assert {single: 1, groups[0]: 2, groups[2]: 2} == {name: len(ratchet("compare", name, "--json", root=root).json()) for name in (single, *groups)}
+
+
 def test_the_same_command_finds_the_same_run(ratchet: Warm, root: Path) -> None:
     for words in (["seed=1"], ["seed=1", "executor=local"], ["seed=2"]):
         assert 0 == ratchet.run("recipe=rest_em", "rounds=0", "evaluation.samples=0", *words, root=root).code

@@ -15,7 +15,7 @@ from ratchet.champions import headline_of
 from ratchet.errors import InputError, RatchetError
 from ratchet.flows.cli import parser
 from ratchet.flows.comparison import compare, incomparable, item_value
-from ratchet.flows.measured import Measured, _devices, _found, _verdict, measured
+from ratchet.flows.measured import Measured, _found, _verdict, measured
 from ratchet.flows.statistics import holm
 from ratchet.infra.lease import Lease
 from ratchet.infra.runs import RunFolder
@@ -117,8 +117,6 @@ def test_seconds_are_of_the_attempts_times_what_they_were_given(original: Path) 
     spent = [row.cost.cpu_seconds for row in run.rounds]
     assert spent == sorted(spent)
     assert "CPU-seconds" == compare([run, run_of(original, "seeded")], by="seconds").unit
-    cluster = {"resources": {"default": {"cpus_per_task": 4, "gpus_per_node": None}, "train": {"gpus_per_node": 2, "cpus_per_task": None}}}
-    assert ((4, 2), (4, 0), (3, 0)) == (_devices(cluster, "train"), _devices(cluster, "verify"), _devices({"cpus_per_task": 3}, "train"))
 
 
 def test_seconds_of_gpus_and_of_none_are_not_compared(original: Path) -> None:

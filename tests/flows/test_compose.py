@@ -218,3 +218,12 @@ def test_a_recipes_own_values_go_before_the_defaults_and_the_users_before_both()
     assert (0.2, 0.2) == ((config := compose(["recipe=star"]))["hinted"], config["task"]["hinted"])
     assert (0.5, 0.5) == ((config := compose(["recipe=star", "hinted=0.5"]))["hinted"], config["task"]["hinted"])
     assert 0.0 == compose(["recipe=rest_em"])["hinted"]
+
+
+def test_a_dial_of_a_group_that_is_left_out_is_said() -> None:
+    with pytest.raises(InputError, match=r"gates.split is a dial of gates, which gates=null leaves out"):
+        toy("gates=null", "gates.split=test")
+    with pytest.raises(InputError, match=r"there is no key 'gates.splt'(.|\n)*did you mean gates.split"):
+        toy("gates=standard", "gates.splt=test")
+    with pytest.raises(InputError, match=r"there is no key 'synthesis.sampels'(.|\n)*did you mean synthesis.samples"):
+        toy("gates=null", "synthesis.sampels=3")

@@ -12,6 +12,7 @@ import pytest
 from ratchet.errors import InputError
 from ratchet.flows.compose import compose, science_hash
 from ratchet.flows.driver import check
+from ratchet.flows.measured import measured
 from ratchet.flows.plan import plan
 from ratchet.flows.summary import RoundSummary, summary_of
 from ratchet.infra.ledger import results
@@ -63,6 +64,16 @@ def test_a_healthy_run_passes_every_gate_in_every_round(shared: Path) -> None:
     rounds = rounds_of(shared, "healthy")
     assert [None, {"pass"}, {"pass"}] == [row.judged and {said["verdict"] for said in row.judged["gates"]} for row in rounds]
     assert [True, True, True] == [row.roles["champion"] == row.roles["candidate"] == row.roles["policy"] for row in rounds]
+
+
+def test_what_gates_measure_is_not_what_a_round_costs(ratchet: Warm, warm: Path) -> None:
+    assert 0 == gated(ratchet, warm, "rounds=2", "gates.split=dev", name="own measure").code
+    words = [word for word in WORDS if not word.startswith("gates.")]
+    assert 0 == ratchet("run", *words, "rounds=2", "gates=null", "--name", "free", "--no-prefect", root=warm).code
+    judged, free = (measured(RunFolder(warm, name)) for name in ("own measure", "free"))
+    drawn = [sum(s.metrics["rollouts"] for s in run.summary.stages if s.verb == "synthesize") for run in (judged, free)]
+    assert drawn[0] > drawn[1], "or this test shows nothing"
+    assert [row.cost.samples for row in free.rounds] == [row.cost.samples for row in judged.rounds] != [0, 0, 0]
 
 
 @pytest.mark.parametrize(
