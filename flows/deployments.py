@@ -58,6 +58,8 @@ class Office:
 
     root: Path
     client: Any
+    url: str
+    """Of its API."""
     pool: str | None = None
     deployments: dict[str, str] = field(default_factory=dict[str, str])
     """Schedule → the id of its deployment."""
@@ -92,9 +94,9 @@ class Office:
             self.ask("DELETE", f"/deployments/{there[name]['id']}", absent=None)
         self.deployments = {schedule.name: self._deploy(schedule, flow, there.get(schedule.name.translate(NAMES))) for schedule in schedules}
         self.paused = {one.name for one in schedules if _is_paused(there.get(one.name.translate(NAMES)))}
-        wanted = [*self._recovery(), *(one for schedule in schedules for one in self._notices(schedule))]
-        self._automate([one for one in wanted if not isinstance(one, str)])
-        return [one for one in wanted if isinstance(one, str)]
+        self._automate(self._recovery())
+        blocks = [(one.name, block) for one in schedules for block in (one.on_failure, one.on_finish) if block]
+        return [f"{name}: Prefect has no block {block}, so nobody is told" for name, block in blocks if self.block(block) is None]
 
     def _deploy(self, schedule: Schedule, flow: str, there: Json | None) -> str:
         """The id of a schedule's deployment, made anew only if it is not what it should be: that would drop what it has scheduled."""
@@ -136,6 +138,12 @@ class Office:
         """A flow run; None if Prefect does not know it, or not any more."""
         found: Json | None = self.ask("GET", f"/flow_runs/{id}", absent=None)
         return found
+
+    def page(self, id: str) -> str:
+        """The address of a flow run's page."""
+        from prefect.utilities.urls import url_for
+
+        return url_for("flow-run", obj_id=id) or ""
 
     def name(self, id: str, name: str) -> None:
         self.ask("PATCH", f"/flow_runs/{id}", {"name": name}, absent=None)
@@ -189,26 +197,6 @@ class Office:
                 {"type": "change-flow-run-state", "state": "SCHEDULED", "name": "AwaitingRetry", "message": "its process died; the run goes on"},
             ),
         ]
-
-    def _notices(self, schedule: Schedule) -> Iterator[Json | str]:
-        """The automations that tell a schedule's blocks how a firing ended."""
-        for block, event in ((schedule.on_failure, "Failed"), (schedule.on_finish, "Completed")):
-            if block is None:
-                continue
-            if (found := self.block(block)) is None:
-                yield f"{schedule.name}: Prefect has no block {block}, so nobody is told of what {event}"
-                continue
-            yield automation(
-                f"ratchet: {schedule.name} {event} ({self.tag})",
-                {"posture": "Reactive", "expect": [f"prefect.flow-run.{event}"], "within": 0},
-                {"prefect.resource.id": f"prefect.deployment.{self.deployments[schedule.name]}"},
-                {
-                    "type": "send-notification",
-                    "block_document_id": found,
-                    "subject": "ratchet: {{ flow_run.name }} " + event.lower(),
-                    "body": "{{ flow_run.name }}: {{ flow_run.state.message }}\n{{ flow_run|ui_url }}",
-                },
-            )
 
     def block(self, name: str) -> str | None:
         """The id of a block that can notify, by TYPE/NAME."""
@@ -305,7 +293,7 @@ def office(root: Path, url: str, pool: str | None = None) -> Iterator[Office]:
 
     values = {PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 0, PREFECT_API_REQUEST_TIMEOUT: 10}
     with temporary_settings(values), get_client(sync_client=True) as client:
-        yield Office(root, client, pool)
+        yield Office(root, client, url, pool)
 
 
 def _import_prefect(root: Path) -> None:

@@ -25,6 +25,7 @@ from typing import Any
 
 from ratchet.errors import InputError, RunHeld
 from ratchet.flows.deployments import Json, Office, Refused, lost_s, office, words_of
+from ratchet.flows.notices import Notices
 from ratchet.flows.prefect_server import answers, hold
 from ratchet.flows.schedules import Book, Firing, Schedule, missed, passed_over
 from ratchet.infra.claims import Lock, is_locked
@@ -104,6 +105,7 @@ class Desk:
 
     book: Book
     pool: str | None = None
+    notices: Notices = field(init=False)
     going: dict[str, Going] = field(default_factory=dict[str, Going])
     """Flow run → what is at work on it."""
     attended: datetime = field(default_factory=lambda: datetime.now(UTC))
@@ -114,6 +116,9 @@ class Desk:
     _at_limit: dict[str, float] = field(default_factory=dict[str, float])
     _next: dict[str, float] = field(default_factory=dict[str, float])
     _told: str = ""
+
+    def __post_init__(self) -> None:
+        self.notices = Notices(self.book, _say)
 
     @property
     def root(self) -> Path:
@@ -175,6 +180,7 @@ class Desk:
             self._mend()
         for flow_run in self.office.due(datetime.now(UTC)):
             self._claim(flow_run)
+        self.notices.tick(self.office.url)
 
     def _is_time(self, what: str, every_s: float) -> bool:
         now = time.monotonic()
@@ -331,8 +337,13 @@ class Desk:
         if output := said(self.book.log(firing), firing.log_from):
             self.office.log(firing.flow_run, output)
         self.office.set(firing.flow_run, type, message=message)
-        self.book.save(replace(firing, ended=FINAL[type], code=code, process=None))
+        self._ended(firing, type, message, code)
         _say(f"{firing.run}: {message.splitlines()[0]}")
+
+    def _ended(self, firing: Firing, type: str, message: str, code: int | None) -> None:
+        """Write it down, and who is to be told; that first, so that nobody is forgotten."""
+        self.notices.owe(self._schedule(firing.schedule), firing, FINAL[type], message, self.office.page(firing.flow_run))
+        self.book.save(replace(firing, ended=FINAL[type], code=code, process=None))
 
     def _cancel(self) -> None:
         """Cancel what somebody cancelled on Prefect's page."""
@@ -372,7 +383,7 @@ class Desk:
         if firing.lives(self.root):
             self._keep(firing, firing.flow_run)
         elif state.get("type") in FINAL:
-            self.book.save(replace(firing, ended=FINAL[state["type"]], process=None))
+            self._ended(firing, state["type"], state.get("message") or "", None)
         elif state.get("type") == "CANCELLING" or cancelled_since(RunFolder(self.root, firing.run), firing.begun):
             self._end(firing, "CANCELLED", "cancelled: what is published stays", None)
         elif firing.attempts >= ATTEMPTS and state.get("type") != "SCHEDULED":

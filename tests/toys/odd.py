@@ -1,13 +1,13 @@
 """Parts that behave badly, each in its own way."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ratchet.errors import InputError
 from ratchet.protocols import Metrics
-from ratchet.records import Demonstration, Problem
-from tests.toys.parts import Practice
+from ratchet.records import Demonstration, Problem, Rollout
+from tests.toys.parts import Judge, Practice
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,3 +44,15 @@ class Raises:
         }
         yield Problem(id="1", prompt="1")
         raise errors[self.error]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByTheBook(Judge):
+    """Reads a file before it judges what is trained on."""
+
+    file: str
+
+    def verify(self, rollouts: Sequence[Rollout], *, roles: Mapping[str, Path]) -> Iterator[Rollout]:
+        if any(rollout.problem_id.startswith("train") for rollout in rollouts):
+            Path(self.file).read_text()
+        yield from super().verify(rollouts, roles=roles)
