@@ -19,12 +19,12 @@ Episodes are `{"level": "BabyAI-GoToLocal-v0", "seed": 7}`. Minigrid's limit of 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import exp
 from typing import Any
 
 from ratchet.components.environments.babyai_levels import COLOURS, TYPES, Level, generate
 from ratchet.components.environments.babyai_walk import GridWalk
 from ratchet.components.environments.views import FloorPlan
+from ratchet.components.environments.warping import ndtw
 from ratchet.errors import InputError
 
 NEAR = 3.0
@@ -67,6 +67,7 @@ class Grids:
     def judge(self, episode: Mapping[str, Any], path: Sequence[str]) -> dict[str, float]:
         level = _level(episode)
         cells, reference = _cells(level, path), _shortest(level)
+        distances = [level.distances([cell], level.walkable) for cell in reference]
         length, shortest, success = len(cells) - 1, len(reference) - 1, cells[-1] in level.goals
         return {
             "success": float(success),
@@ -75,7 +76,7 @@ class Grids:
             "error": float(level.remaining[cells[-1]]),
             "length": float(length),
             "shortest": float(shortest),
-            "ndtw": _ndtw(level, cells, reference),
+            "ndtw": ndtw([[far[cell] for far in distances] for cell in cells], NEAR),
         }
 
     def shortest(self, episode: Mapping[str, Any]) -> list[str]:
@@ -123,14 +124,3 @@ def _cells(level: Level, path: Sequence[str]) -> list[int]:
             raise InputError(f"one cannot go from {before} to this place at once", got=place, allowed=" ".join(beside))
         cells.append(cell)
     return cells
-
-
-def _ndtw(level: Level, path: Sequence[int], reference: Sequence[int]) -> float:
-    """Normalized dynamic time warping (Ilharco et al., 1907.05446), over the true distances between cells."""
-    before = [0.0] + [float("inf")] * len(path)
-    for cell in reference:
-        far, row = level.distances([cell], level.walkable), [float("inf")]
-        for index, other in enumerate(path):
-            row.append(far[other] + min(row[index], before[index], before[index + 1]))
-        before = row
-    return exp(-before[-1] / (len(reference) * NEAR))

@@ -24,11 +24,11 @@ from ratchet.components.environments.graphs import Graph, Pictures, pictures_of
 from ratchet.components.environments.matterport import Files
 from ratchet.components.environments.views import FloorPlan
 from ratchet.components.environments.walks import MapWalk, from_start
+from ratchet.components.environments.warping import ndtw
 from ratchet.errors import InputError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    pass
 
 Stamps = tuple[tuple[int, int], ...]
 
@@ -77,7 +77,7 @@ class VLNGraph:
             "error": error,
             "length": length,
             "shortest": shortest,
-            "ndtw": math.exp(-_warped(graph.distances[passed][:, reference]) / (len(reference) * self.success_m)),
+            "ndtw": ndtw(graph.distances[passed][:, reference].tolist(), self.success_m),
         }
 
     def shortest(self, episode: Mapping[str, Any]) -> list[str]:
@@ -147,16 +147,6 @@ def _heading(episode: Mapping[str, Any]) -> float:
 
 def _nearest(graph: Graph, start: int, goals: list[int]) -> int:
     return goals[int(graph.distances[start, goals].argmin())]
-
-
-def _warped(costs: "NDArray[np.float64]") -> float:
-    """The least cost of walking two paths side by side, none of them backwards (dynamic time warping)."""
-    row = [0.0] + [math.inf] * costs.shape[1]
-    for line in costs.tolist():
-        above, row = row, [math.inf]
-        for column, cost in enumerate(line):
-            row.append(cost + min(above[column], above[column + 1], row[column]))
-    return row[-1]
 
 
 def _stamp(path: Path) -> tuple[int, int]:

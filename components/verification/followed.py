@@ -11,18 +11,18 @@ has to look round corners may not exist. DTW goes by distances along the ways of
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from math import exp, hypot, inf
+from math import hypot, inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ratchet.components.environments.views import FloorPlan
+from ratchet.components.environments.warping import ndtw
 from ratchet.components.verification.goal import episode_of, path_of
 from ratchet.errors import InputError
 from ratchet.records import Outcome, Rollout
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+    pass
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,21 +67,10 @@ class Followed:
     def _ndtw(self, rollout: Rollout, walk: Sequence[str], told: Sequence[str]) -> float:
         if list(walk) == list(told):
             return 1.0
-        far = _distances(self.environment.floor(episode_of(rollout)), walk, told)
-        return exp(-warped(far) / (len(told) * self.near))
+        return ndtw(_distances(self.environment.floor(episode_of(rollout)), walk, told), self.near)
 
 
-def warped(costs: "NDArray[np.float64]") -> float:
-    """The least cost of going along rows and columns side by side, none of them backwards (dynamic time warping)."""
-    row = [0.0] + [inf] * costs.shape[1]
-    for line in costs.tolist():
-        above, row = row, [inf]
-        for column, cost in enumerate(line):
-            row.append(cost + min(above[column], above[column + 1], row[column]))
-    return row[-1]
-
-
-def _distances(floor: FloorPlan, walk: Sequence[str], told: Sequence[str]) -> "NDArray[np.float64]":
+def _distances(floor: FloorPlan, walk: Sequence[str], told: Sequence[str]) -> list[list[float]]:
     """[walk, told] lengths of the shortest ways between their places, on the floor plan."""
     import numpy as np
     from scipy.sparse import csr_array
@@ -96,7 +85,8 @@ def _distances(floor: FloorPlan, walk: Sequence[str], told: Sequence[str]) -> "N
     rows, columns = np.array(list(given)).T
     graph = csr_array((list(given.values()), (rows, columns)), shape=(len(number), len(number)))
     far = dijkstra(graph, directed=False, indices=[number[place] for place in told])
-    return np.asarray(far[:, [number[place] for place in walk]].T)
+    found: list[list[float]] = far[:, [number[place] for place in walk]].T.tolist()
+    return found
 
 
 def _straight(floor: FloorPlan, here: str, there: str) -> float:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from ratchet.infra.claims import Lock
 from tests.toys.drive import HOUSE
 
 CLUSTER, SERVER = HOUSE / "infra/slurm/cluster.sh", HOUSE / "infra/s3/server.sh"
@@ -36,7 +37,10 @@ def need_installed(path: Path) -> None:
     if os.geteuid() != 0:
         reason = f"{path.relative_to(HOUSE)} starts system daemons and needs root; this is user {os.geteuid()}"
         pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
-    installed = script(path, "install")
+    with Lock(Path(tempfile.gettempdir()) / "ratchet-tests-install") as lock:  # dpkg takes one at a time, and tests may run side by side
+        while not lock.try_acquire():
+            time.sleep(0.5)
+        installed = script(path, "install")
     if installed.returncode:
         pytest.skip(installed.stderr.strip())
 

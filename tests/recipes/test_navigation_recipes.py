@@ -101,7 +101,7 @@ MOMENTS = [
     ("srdf", "ratchet.components.synthesis.speaking.sights_of", 5),
     ("srdf", "ratchet.components.self_training.session.Session.record", 11),
     ("srdf", "ratchet.components.self_training.session.Session.record", 37),
-    ("srdf", "ratchet.components.verification.followed.warped", 3),
+    ("srdf", "ratchet.components.verification.followed.ndtw", 3),
 ]
 """In the middle of a walk, of the speaker's telling and learning, of the navigator's learning, of judging."""
 
