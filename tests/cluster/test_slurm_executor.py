@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
+from ratchet.flows.budget import Budget
 from ratchet.infra.claims import Claim
 from ratchet.infra.ledger import results
 from ratchet.infra.runs import RunFolder
 from ratchet.infra.slurm_executor import VERBS
+from ratchet.infra.store import LocalStore
 from tests.toys.drive import TOYS, Die, Done, Going, Warm, last_words, wait_until
 
 pytestmark = pytest.mark.usefixtures("slurm")
@@ -204,6 +206,22 @@ def test_what_slurm_refuses_is_the_users_to_mend(ratchet: Warm, root: Path) -> N
     assert "invalid partition" in refused.err.lower()
     assert "executor.resources.propose" in refused.err
     assert 0 == run(ratchet, root, *WORDS).code
+
+
+def test_hours_of_gpus_that_were_asked_for_are_counted_and_capped(ratchet: Warm, root: Path) -> None:
+    words = ("recipe=rest_em", "rounds=1", "evaluation.samples=0", "--name", NAME, "executor.resources.train.gpus_per_node=2")
+    capped = run(ratchet, root, *words, "budget.gpu_hours=0.0000001")
+    assert 0 == capped.code, capped.err
+    assert "budget.gpu_hours=1e-07" in capped.out, capped.out
+    published = [event for event in events(root, "published") if " · shard " not in event["title"]]
+    assert "round 1 · train" == published[-1]["title"], "the first stage with a GPU, and nothing after it"
+    (job,) = [event["job"]["job_id"] for event in events(root, "attempt") if event["title"] == "round 1 · train"]
+    assert "gres/gpu=2" in slurm_says("scontrol", "show", "job", job)
+    done = run(ratchet, root, *words, "budget.gpu_hours=1")
+    assert (0, 1) == (done.code, len(events(root, "finished"))), done.err
+    hours = Budget(NAME, {"gpu_hours": 1.0}, RunFolder(root, NAME).ledger, LocalStore(state=root / ".ratchet"))
+    hours.count()
+    assert pytest.approx(2 * published[-1]["seconds"] / 3600) == hours.used["gpu_hours"]
 
 
 def test_cancel_ends_the_driver_and_its_jobs(ratchet: Warm, root: Path) -> None:
