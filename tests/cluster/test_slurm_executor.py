@@ -216,7 +216,7 @@ def test_hours_of_gpus_that_were_asked_for_are_counted_and_capped(ratchet: Warm,
     published = [event for event in events(root, "published") if " · shard " not in event["title"]]
     assert "round 1 · train" == published[-1]["title"], "the first stage with a GPU, and nothing after it"
     (job,) = [event["job"]["job_id"] for event in events(root, "attempt") if event["title"] == "round 1 · train"]
-    assert "gres/gpu=2" in slurm_says("scontrol", "show", "job", job)
+    assert re.search(r"TresPerNode=gres.gpu.2\b", slurm_says("scontrol", "show", "job", job))
     done = run(ratchet, root, *words, "budget.gpu_hours=1")
     assert (0, 1) == (done.code, len(events(root, "finished"))), done.err
     hours = Budget(NAME, {"gpu_hours": 1.0}, RunFolder(root, NAME).ledger, LocalStore(state=root / ".ratchet"))
