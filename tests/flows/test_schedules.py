@@ -1,7 +1,10 @@
 """What a schedule is, when it is due, and what its firings are called: all that needs no server."""
 
 import json
+import os
 import shlex
+import shutil
+import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -179,6 +182,9 @@ class Page:
         self.added.append(due)
         return key
 
+    def page(self, id: str) -> str:
+        return f"http://page/{id}"
+
     def name(self, id: str, name: str) -> None:
         """Nobody looks."""
 
@@ -250,3 +256,21 @@ def test_a_failure_is_told_by_its_complaint_alone(root: Path) -> None:
         with log.open("a") as file:
             file.write(text)
         assert told == said(log, start)
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="systemd's own judgement needs systemd-analyze")
+def test_systemd_reads_the_unit_without_a_complaint(tmp_path: Path) -> None:
+    (tmp_path / ".local" / "bin").mkdir(parents=True)
+    command = tmp_path / ".local" / "bin" / "ratchet"
+    command.write_text("#!/bin/sh\n")
+    command.chmod(0o755)
+    unit, broken = HOUSE / "infra" / "systemd" / "ratchet-serve.service", tmp_path / "broken.service"
+    broken.write_text(unit.read_text().replace("RestartSec=", "RestartSecs="))
+    environment = {**os.environ, "HOME": str(tmp_path), "XDG_RUNTIME_DIR": str(tmp_path)}
+
+    def complaints(path: Path) -> str:
+        words = ["systemd-analyze", "--user", "--man=no", "verify", str(path)]
+        return subprocess.run(words, capture_output=True, text=True, env=environment, check=False, timeout=60).stderr
+
+    assert "Unknown key 'RestartSecs'" in complaints(broken)
+    assert "" == complaints(unit)
