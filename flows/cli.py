@@ -335,8 +335,8 @@ def _show(given: argparse.Namespace) -> int:
     if given.json:
         _emit(asdict(run))
         return 0
-    from ratchet.champions import headline_of
-    from ratchet.flows.tables import BY, console, judged_text, rounds_table, stages_table
+    from ratchet.champions import BY, headline_of
+    from ratchet.flows.tables import console, judged_text, rounds_table, stages_table
 
     out = console()
     out.print(rounds_table(run.rounds, f"{run.name}: {run.status}, {run.reason}", headline_of(run.config)))

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ratchet.artifacts import Artifact
+from ratchet.champions import BY
 from ratchet.errors import CorruptArtifact, InputError, RunHeld
 from ratchet.flows.collected import event_of
 from ratchet.flows.delete import in_words, referenced, refuse_while_jobs_work
 from ratchet.flows.states import forked_from
 from ratchet.flows.summary import RunSummary, summary_of
-from ratchet.flows.tables import BY
 from ratchet.flows.units import Asked, asked
 from ratchet.infra.runs import RunFolder, runs_under
 from ratchet.infra.store import Leftover, Store

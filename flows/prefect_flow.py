@@ -6,8 +6,10 @@ a thread for what the driver says of its stage. A run that is continued is a new
 `Reused`; flow runs that a killed driver left behind are marked Crashed by the next driver of the run.
 """
 
+import json
 import logging
 import os
+import re
 import signal
 import socket
 import threading
@@ -21,10 +23,13 @@ from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 from ratchet.artifacts import Manifest
+from ratchet.champions import headline_of
 from ratchet.errors import StageFailed
 from ratchet.flows.compose import Config
 from ratchet.flows.driver import View
 from ratchet.flows.prefect_server import answers, hold, without_collecting
+from ratchet.flows.summary import summary_of
+from ratchet.flows.tables import rounds_columns
 from ratchet.infra.executors import JobRecord
 from ratchet.infra.lease import Lease
 from ratchet.infra.runs import RunFolder
@@ -102,6 +107,10 @@ class Ending:
     type: str
     message: str
     name: str | None = None
+
+    @property
+    def words(self) -> str:
+        return f"{(self.name or self.type).lower()}, {self.message}"
 
     def state(self) -> Any:
         """The state, as of now: Prefect orders states by their time."""
@@ -231,6 +240,18 @@ class StageTasks(View):
                 time.sleep(0.1)
             for ticket in lost:
                 record(client, self.flow_run, ticket)
+            self._show_rounds(client)
+
+    def _show_rounds(self, client: Any) -> None:
+        """The table that the run ends with, as an artifact of the flow run."""
+        from prefect.client.schemas.actions import ArtifactCreate
+
+        summary = summary_of(self.run)
+        columns = rounds_columns(summary.rounds, headline_of(summary.config))
+        rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
+        if rows:
+            key = re.sub(r"[^a-z0-9]+", "-", f"rounds of {self.run.name}".lower()).strip("-")
+            client.create_artifact(ArtifactCreate(key=key, type="table", data=json.dumps(rows), flow_run_id=self.flow_run, task_run_id=None))
 
     def _unrecorded(self, client: Any) -> list[Ticket]:
         assert self.flow_run is not None
@@ -253,7 +274,7 @@ def _until_ended(title: str, ticket: Ticket) -> Any:
         words = [ticket.said.get()]
         while not ticket.said.empty():
             words.append(ticket.said.get())
-        ticket.log([word for word in words if isinstance(word, str)])
+        ticket.log([f"{title}: {word if isinstance(word, str) else word.words}" for word in words])
         for ending in (word for word in words if isinstance(word, Ending)):
             ticket.state = ending.state()
             return ticket.state

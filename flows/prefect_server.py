@@ -208,6 +208,7 @@ def _own_environment(folder: Path, url: str) -> None:
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder / 'prefect.db'}",
         "PREFECT_SERVER_UI_API_URL": url,
+        "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
         "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
         "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(folder / "ui"),  # by default it is written into the installed package
@@ -219,7 +220,10 @@ def _serve(listener: socket.socket, url: str, folder: Path) -> None:
         import uvicorn
         from prefect.server.api.server import create_app
 
-        config = uvicorn.Config(create_app(final=True), log_level="warning", access_log=False, timeout_graceful_shutdown=int(LEAVE_S))
+        quiet = {"log_level": "warning", "access_log": False, "timeout_graceful_shutdown": int(LEAVE_S)}
+        # The page would ask the maker's analytics for their settings, whatever it is told: a browser lets it speak to this machine only.
+        headers = [("Content-Security-Policy", "connect-src 'self' http://127.0.0.1:* ws://127.0.0.1:*")]
+        config = uvicorn.Config(create_app(final=True), headers=headers, **quiet)
         server = uvicorn.Server(config)
     watch = threading.Thread(target=_watch, args=(server, url, folder), daemon=True, name="watch")
     watch.start()

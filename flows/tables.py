@@ -26,10 +26,6 @@ ACTIONS = {
 """What gates decide → as people say it."""
 
 
-BY = {"gates": "promoted by its gates", "metric": "best by its main metric", "hand": "promoted by hand"}
-"""Why a round is the champion."""
-
-
 def console(*, stderr: bool = False) -> Console:
     """A console that is wide enough for a table when nobody looks at it."""
     found = Console(stderr=stderr, highlight=False)
@@ -56,15 +52,20 @@ def largest_k(rounds: Sequence[RoundSummary]) -> int | None:
 
 def rounds_table(rounds: Sequence[RoundSummary], title: str, headline: Sequence[str]) -> Table:
     """One row a round: how good, with which knobs, how balanced and diverse, how much was kept, how long. No column is empty."""
-    columns: dict[str, list[str]] = {"round": [str(row.round) for row in rounds]}
-    columns |= {name: [of(row) for row in rounds] for name, of in _measures(headline).items()}
     table = Table(title=title, title_justify="left", title_style="bold")
-    shown = {name: cells for name, cells in columns.items() if set(cells) != {"–"}}
+    shown = rounds_columns(rounds, headline)
     for name in shown:
         table.add_column(name, justify="right", no_wrap=True)
     for cells in zip(*shown.values(), strict=True):
         table.add_row(*cells)
     return table
+
+
+def rounds_columns(rounds: Sequence[RoundSummary], headline: Sequence[str]) -> dict[str, list[str]]:
+    """The same as plain text, column by column."""
+    columns: dict[str, list[str]] = {"round": [str(row.round) for row in rounds]}
+    columns |= {name: [of(row) for row in rounds] for name, of in _measures(headline).items()}
+    return {name: cells for name, cells in columns.items() if set(cells) != {"–"}}
 
 
 def compare_table(runs: Sequence[RunSummary], metrics: Sequence[str] = ()) -> Table:

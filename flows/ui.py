@@ -31,16 +31,17 @@ def ui(root: Path) -> int:
             tracked = _tracked(root)
             servers = _mlflow(root, tracked, stack)
             prefect = stack.enter_context(hold(root, warn=_say))
-            for server in servers:
+            for server in servers.values():
                 server.wait()
                 _say(f"  MLflow   {server.url}")
             if prefect:
                 _say(f"  Prefect  {prefect.removesuffix('/api')}")
             _say("Ctrl-C ends them.")
-            threading.Thread(target=_catch_up, args=(tracked,), daemon=True, name="catch up").start()
-            while all(server.alive for server in servers):
+            pages = {address: server.url for address, server in servers.items()}
+            threading.Thread(target=_catch_up, args=(root, tracked, pages), daemon=True, name="catch up").start()
+            while not (ended := [server for server in servers.values() if not server.alive]):
                 time.sleep(0.2)
-            _say(f"ratchet: the MLflow server ended by itself; its log: {servers[0].log}")
+            _say(f"ratchet: the MLflow server ended by itself; its log: {ended[0].log}")
             return 1
     except KeyboardInterrupt:
         return 0
@@ -52,25 +53,32 @@ def _tracked(root: Path) -> Tracked:
     return {run: build(config["tracker"], "tracker") for run, config in configs.items() if config.get("tracker")}
 
 
-def _mlflow(root: Path, tracked: Tracked, stack: ExitStack) -> list[Server]:
-    """Start a server for every database that the root's runs are tracked in; a tracking server of the user's is only named."""
-    servers = []
+def _mlflow(root: Path, tracked: Tracked, stack: ExitStack) -> dict[str, Server]:
+    """Start a server for every database that the root's runs are tracked in, by its address; a tracking server of the user's is only named."""
+    servers = {}
     default = MLflowTracker(uri=None, experiment="ratchet")
     for address in dict.fromkeys(tracker.address(root) for tracker in [default, *tracked.values()]):
         if address.startswith(("http://", "https://")):
             _say(f"  MLflow   {address}  (not started here)")
         else:
-            servers.append(stack.enter_context(mlflow_server(address, view_folder(root))))
+            servers[address] = stack.enter_context(mlflow_server(address, view_folder(root)))
     return servers
 
 
-def _catch_up(tracked: Tracked) -> None:
-    """Write into MLflow what it lacks of any run."""
+def _catch_up(root: Path, tracked: Tracked, pages: Mapping[str, str]) -> None:
+    """Write into MLflow what it lacks of any run, and say where the runs are: its start page shows something else first."""
+    told = set[str]()
     for run, tracker in tracked.items():
         try:
-            tracker.ingest(run, store_of(run), driven=Lease.is_held(run))
+            done = tracker.ingest(run, store_of(run), driven=Lease.is_held(run))
         except RatchetError as error:
             _say(f"  {error}")
+            continue
+        address = tracker.address(root)
+        page = f"{pages.get(address, address)}/#/experiments/{done.experiment_id}?workflowType=machine_learning" if done else ""
+        if page and page not in told:
+            told.add(page)
+            _say(f"  runs     {page}")
 
 
 def _say(text: str) -> None:

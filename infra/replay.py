@@ -25,6 +25,7 @@ from ratchet.artifacts import Opened
 from ratchet.champions import headline_of
 from ratchet.errors import CorruptArtifact
 from ratchet.identity import canonical, digest
+from ratchet.infra import notes
 from ratchet.infra.figures import curves
 from ratchet.infra.history import EndedRound, History, Line, Step
 from ratchet.infra.registry import Promotion, register
@@ -35,6 +36,8 @@ from ratchet.stages import CELLS
 
 KEY, NAME, LINE, EVENT, ROUND, STATE = (f"ratchet.{name}" for name in ("key", "run", "line", "event", "round", "state"))
 LEDGER, COMPLETE = "ratchet.ledger", "ratchet.complete"
+NOTE = "mlflow.note.content"
+"""What MLflow shows as a run's description."""
 
 CURVE, SAMPLES, DECISION, CONFIG, FIGURE = "curve.jsonl", "samples.json", "decision.json", "config.yaml", "curves.png"
 PICTURES = "report"
@@ -88,7 +91,7 @@ class Replay:
 
     def bring_up_to_date(self) -> Ingested:
         there = self._there()
-        written, parent = 0, ""
+        written, parent, parents = 0, "", []
         for line in self.history.lines:
             found = self._parent(line, there.get((LINE, str(line.number))))
             parent = found.info.run_id
@@ -97,6 +100,9 @@ class Replay:
                 if self.history.owner(ended) is line:
                     written += self._child(ended, line, parent, there.get((EVENT, str(ended.number))))
             self._fill(line, found)
+            parents.append((line, found))
+        for line, found in parents:  # whose rounds may be those of a later line
+            self._describe(line, found)
         register(self.client, self.key, self.run.name, list(self._promotions()))
         return Ingested(run_id=parent, experiment_id=self.experiment_id, rounds=len(line.rounds), written=written)
 
@@ -149,7 +155,6 @@ class Replay:
             "ratchet.root": str(self.run.root),
             "ratchet.superseded": str(superseded).lower(),
             "ratchet.reason": self.history.reason[:TEXT_LENGTH],
-            "mlflow.note.content": f"`ratchet show {self.run.name} --root {self.run.root}`",
         }
         if forked := self.history.forked:  # a tag and no parent: MLflow would fold away what is to be compared
             tags |= {"ratchet.forked_from": forked["run"], "ratchet.forked_round": str(forked["round"]), "ratchet.forked_key": forked["key"]}
@@ -186,6 +191,15 @@ class Replay:
         if cursor != history.last["number"]:
             self._log(run_id, tags={LEDGER: str(history.last["number"])})
 
+    def _describe(self, line: Line, found: Any) -> None:
+        """What the page of the run says first."""
+        run_id = found.info.run_id
+        pages = {ended.number: f"#/experiments/{self.experiment_id}/runs/{self._children[ended.number]}" for ended in line.rounds.values()}
+        figure = f"get-artifact?path={FIGURE}&run_uuid={run_id}" if line.rounds else None
+        text = notes.of_run(self.history, line, pages, figure, f"ratchet show {self.run.name} --root {self.run.root}")
+        if found.data.tags.get(NOTE) != text:
+            self._log(run_id, tags={NOTE: text})
+
     def _end(self, found: Any, line: Line) -> None:
         status, at = STATUS.get(self.history.status, "KILLED"), self.history.last["at"]
         if line.replaced_at is not None:
@@ -209,6 +223,7 @@ class Replay:
             "ratchet.superseded": str(line.replaced_at is not None).lower(),
             "ratchet.retried": str(self.history.times_retried(ended)),
             "mlflow.parentRunId": parent,
+            **({NOTE: text} if (text := notes.of_round(ended)[:TEXT_LENGTH]) else {}),
         }
         found = self._run(found, f"round {ended.index} · {self.run.name}", tags, ended.began)
         self._children[ended.number] = found.info.run_id
@@ -365,9 +380,9 @@ class Replay:
             chosen = set(problems[:: math.ceil(len(problems) / SAMPLED_PROBLEMS) or 1])
             for rollout in rollouts:
                 if rollout.problem_id in chosen and rollout.sample < SAMPLES_EACH:
-                    texts = {name: _cut(getattr(rollout, name)) for name in ("prompt", "completion", "reference", "answer")}
-                    judged = {name: getattr(rollout, name) for name in ("outcome", "reward", "tokens")}
-                    yield {"problem": rollout.problem_id, "drawn": drawn, **texts, **judged}
+                    judged = {name: getattr(rollout, name) for name in ("outcome", "reward")}
+                    texts = {name: _cut(getattr(rollout, name)) for name in ("answer", "reference", "prompt", "completion")}
+                    yield {"problem": rollout.problem_id, "drawn": drawn, **judged, **texts, "tokens": rollout.tokens}
 
     def _decision(self, ended: EndedRound) -> Sequence[Row]:
         """Every cell of the grid that the controller decided on."""

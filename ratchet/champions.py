@@ -8,6 +8,9 @@ from typing import Any, Literal
 from ratchet.errors import InputError
 from ratchet.identity import locate
 
+BY = {"gates": "promoted by its gates", "metric": "best by its main metric", "hand": "promoted by hand"}
+"""Why a round is the champion."""
+
 HEADLINE = ("pass_at_1", "pass_at_K")
 
 

@@ -34,10 +34,7 @@ ALONE = ("--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--no-proxy
 PATIENCE_MS = 30_000
 """How long to wait for what a page shows: seconds on a quiet machine are many on a busy one."""
 
-PREFECTS_OWN = "https://sr-client-cfg.amplitude.com/"
-"""Prefect's page asks there for the settings of its analytics, although the server tells it to send none; it does well without an answer."""
-
-HERE = ("http://127.0.0.1:", "data:", "blob:", "about:", PREFECTS_OWN)
+HERE = ("http://127.0.0.1:", "data:", "blob:", "about:")
 
 
 @dataclass(frozen=True)
@@ -45,6 +42,8 @@ class Served:
     """The pages of a root, and what they are to show."""
 
     mlflow: str
+    runs: str
+    """Where `ratchet ui` says that the runs are."""
     prefect: str
     gated: RunSummary
     mended: RunSummary
@@ -82,8 +81,14 @@ def served(ratchet: Warm, memory: Path) -> Iterator[Served]:
                 _succeed(ratchet("fork", "gated", "--round", "1", "--as", "mended", *CONFIGS, *MENDED, root=root))
                 gated, mended = (summary_of(RunFolder(root, name)) for name in ("gated", "mended"))
                 assert [["promote", "keep"], ["promote", "promote"]] == [_actions(gated), _actions(mended)]
-                yield Served(mlflow=ui.url("MLflow"), prefect=ui.url("Prefect"), gated=gated, mended=mended)
+                yield Served(mlflow=ui.url("MLflow"), runs=_later(ui, "runs"), prefect=ui.url("Prefect"), gated=gated, mended=mended)
         wait_until(lambda: not processes_of(root), "the end of the pages' servers", 20)
+
+
+def _later(ui: Ui, name: str) -> str:
+    """An address that is said once MLflow is up to date."""
+    wait_until(lambda: f"  {name} " in ui.said(), f"the address of the {name}", 60)
+    return ui.url(name)
 
 
 def _succeed(done: Done) -> None:

@@ -110,6 +110,25 @@ def test_the_start_page_leads_to_the_runs_with_their_rounds_under_them(page: Pag
     expect(runs_listed(page)).to_have_text(["mended", "gated", *[f"round {index} · gated" for index in (2, 1, 0)]])
 
 
+def test_the_address_of_the_runs_leads_to_a_page_that_begins_with_champion_table_and_curves(page: Page, served: Served) -> None:
+    page.goto(served.runs)
+    expect(runs_listed(page)).to_have_text(["mended", "gated"])
+    page.get_by_role("link", name="gated", exact=True).click()
+    expect(page.get_by_text("Champion: round 1, promoted by its gates")).to_be_in_viewport()
+    expect(row_of(page, "round 1", "champion")).to_have_count(1)
+    expect(row_of(page, "round 2", "not promoted")).to_have_count(1)
+    if (more := page.get_by_role("button", name="Show more")).is_visible():
+        more.click()
+    picture = page.locator("img[src*='curves.png']")
+    expect(picture).to_be_visible()
+    assert picture.evaluate("image => image.complete && image.naturalWidth > 100")
+    with page.expect_popup() as opened:
+        page.get_by_role("link", name="round 1", exact=True).first.click()
+    expect(opened.value.get_by_role("heading", name="round 1 · gated", exact=True)).to_be_visible()
+    expect(opened.value.get_by_text("diversity pass")).to_be_visible()
+    opened.value.close()
+
+
 def test_the_curve_of_the_main_metric_is_drawn_over_the_rounds(page: Page, served: Served) -> None:
     open_run(page, served, "gated")
     page.get_by_role("tab", name="Model metrics").click()
@@ -140,7 +159,7 @@ def test_a_round_shows_what_its_policy_answered_as_a_table(page: Page, served: S
     page.get_by_role("tab", name="Artifacts").click()
     page.get_by_text("samples.json", exact=True).click()
     expect(page.get_by_role("checkbox", name="View as table")).to_be_checked()
-    columns = ["problem", "drawn", "prompt", "completion", "reference", "answer", "outcome", "reward", "tokens"]
+    columns = ["problem", "drawn", "outcome", "reward", "answer", "reference", "prompt", "completion", "tokens"]
     expect(page.get_by_role("columnheader")).to_contain_text(columns)
     rows = [row.get_by_role("cell").all_inner_texts() for row in page.get_by_role("row").all()[1:]]
     shown = [dict(zip(columns, row, strict=True)) for row in rows]
@@ -231,6 +250,18 @@ def test_prefect_shows_the_flow_and_its_stages(page: Page, served: Served) -> No
     expect(shown).to_have_count(len(wanted))
     assert sorted(wanted) == sorted(shown.all_inner_texts())
     page.get_by_role("link", name="round 2 · train", exact=True).click()
-    expect(main.get_by_text(re.compile("^attempt 1, job "))).to_be_visible()
+    expect(main.get_by_text(re.compile("^round 2 · train: attempt 1, job "))).to_be_visible()
+    expect(main.get_by_text(re.compile("^round 2 · train: completed, policy, "))).to_be_visible()
     expect(main.get_by_text("Completed", exact=True)).to_be_visible()
     expect(main.get_by_role("link", name="gated", exact=True).first).to_be_visible()
+
+
+def test_prefect_shows_the_rounds_as_a_table(page: Page, served: Served) -> None:
+    page.goto(served.prefect)
+    page.get_by_role("link", name="Runs", exact=True).click()
+    page.get_by_role("link", name="gated", exact=True).click()
+    page.get_by_role("tab", name="Artifacts").click()
+    page.get_by_role("link", name="rounds-of-gated").click()
+    page.get_by_role("link", name=re.compile("^[0-9a-f]{8}$")).click()
+    for row in served.gated.rounds:
+        expect(row_of(page, str(row.round), f"{100 * row.metrics[MAIN]:.1f}%")).to_have_count(1)

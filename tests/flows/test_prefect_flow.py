@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -102,7 +103,8 @@ def test_every_stage_is_a_task_run_and_on_the_next_command_a_reused_one(site: Pa
     assert {"Reused"} == {state for state, _ in found.values()}
     assert all(message.startswith("published before: ") for _, message in found.values())
     logs = [log["message"] for log in ask(site, "/logs/filter", logs={"flow_run_id": {"any_": [first["id"]]}})]
-    assert any(line.startswith("shard 2/") and "attempt 1, job " in line for line in logs)
+    assert any(re.match(r"round \d · .*: shard 2/\d: attempt 1, job ", line) for line in logs), logs
+    assert any(re.match(r"round 1 · train: completed, policy, \d+ rows, digest ", line) for line in logs), logs
 
 
 def test_a_killed_driver_leaves_no_process_and_its_flow_is_marked_crashed_by_the_next(yard: Path) -> None:

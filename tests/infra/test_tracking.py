@@ -188,8 +188,9 @@ def test_an_ingest_that_was_killed_anywhere_is_completed_by_the_next(run: RunFol
 
 
 def _without_root(everything: Any) -> str:
-    """Roots differ from test to test, and stand in notes, URIs and model parameters."""
-    return re.sub(r"(/[\w.-]+)+/\.ratchet|(--root|ratchet\.root\W+) ?(/[\w.-]+)+", "ROOT", repr(everything))
+    """Roots and what MLflow numbers itself differ from test to test, and stand in notes, URIs and model parameters."""
+    text = re.sub(r"(runs/|run_uuid=)[0-9a-f]{32}|experiments/\d+", "ITS OWN", repr(everything))
+    return re.sub(r"(/[\w.-]+)+/\.ratchet|(--root|ratchet\.root\W+) ?(/[\w.-]+)+", "ROOT", text)
 
 
 def test_what_was_deleted_in_mlflow_is_written_again(run: RunFolder, whole: dict[str, Any]) -> None:
@@ -252,6 +253,31 @@ def test_the_champions_are_versions_of_a_registered_model_and_the_last_can_be_fe
     subprocess.run(words, check=True, capture_output=True, env={**os.environ, **ENVIRONMENT, "MLFLOW_TRACKING_URI": address}, cwd=tmp_path)
     policy = LocalStore(state=ingested.state).object(ends[2]["roles"]["policy"]["identity"]) / "policy.json"
     assert policy.read_bytes() == (tmp_path / "got" / "policy.json").read_bytes()
+
+
+def test_a_runs_page_begins_with_its_champion_its_rounds_and_its_curves(ingested: RunFolder) -> None:
+    shown = Shown(ingested)
+    (parent,) = shown.parents
+    first, table, figure, command = parent.data.tags["mlflow.note.content"].split("\n\n")
+    pages = [f"#/experiments/{shown.experiment.experiment_id}/runs/{child.info.run_id}" for child in shown.children]
+    assert first.startswith(f"**Champion: [round 2]({pages[2]})**, best by its main metric, pass@1 ")
+    rows = table.splitlines()
+    assert ["| round | pass@1 | pass@4 | kept | note |", 5] == [rows[0], len(rows)]
+    assert rows[3].startswith(f"| [round 1]({pages[1]}) | ")
+    assert rows[4].endswith(" | champion |")
+    assert f"![the curves over the rounds](get-artifact?path=curves.png&run_uuid={parent.info.run_id})" == figure
+    assert f"`ratchet show {NAME} --root {ingested.root}`" == command
+
+
+def test_a_long_runs_page_shows_its_last_rounds(run: RunFolder) -> None:
+    last = [event for event in run.ledger if event["kind"] == "advanced"][-1]
+    for index in range(3, 60):
+        again(run, last, round=index, state=f"{index:032d}", previous=f"{index - 1:032d}")
+    ingest(run)
+    note = Shown(run).parents[0].data.tags["mlflow.note.content"]
+    assert "The last 16 rounds; 44 came before them." in note
+    assert (True, False) == ("[round 44]" in note, "[round 43]" in note)
+    assert 5000 > len(note)
 
 
 def aliases(run: RunFolder, name: str = NAME, uri: str | None = None) -> dict[str, str]:
