@@ -246,6 +246,8 @@ class StageTasks(View):
         """The table that the run ends with, as an artifact of the flow run."""
         from prefect.client.schemas.actions import ArtifactCreate
 
+        if not self.run.exists():  # it ended before it had begun
+            return
         summary = summary_of(self.run)
         columns = rounds_columns(summary.rounds, headline_of(summary.config))
         rows = [dict(zip(columns, cells, strict=True)) for cells in zip(*columns.values(), strict=True)]
