@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-KEY, NAME, EVENT, AT, BY, DIGEST, SUPERSEDED = (f"ratchet.{name}" for name in ("key", "run", "event", "at", "by", "digest", "superseded"))
-COMPLETE = "ratchet.complete"
+KEY, NAME, EVENT, AT = (f"ratchet.{name}" for name in ("key", "run", "event", "at"))
+DIGEST, SUPERSEDED, COMPLETE = (f"ratchet.{name}" for name in ("digest", "superseded", "complete"))
 CHAMPION, PREVIOUS = "champion", "previous"
 
 
@@ -31,10 +31,8 @@ class Promotion:
     number: int
     """Of the ledger's event that says so."""
     at: float
-    by: str
     digest: str
     words: str
-    tags: Mapping[str, str]
 
 
 def register(client: Any, key: str, run: str, promotions: Sequence[Promotion]) -> None:
@@ -45,7 +43,7 @@ def register(client: Any, key: str, run: str, promotions: Sequence[Promotion]) -
     for model, mine in models.items():
         name = model or _own(client, key, run)
         _registered(client, name, {} if model else {KEY: key, NAME: run}, "" if model else f"The champions of the run {run}, the first one first.")
-        _versions(client, name, key, run, sorted(mine, key=lambda promotion: promotion.number))
+        _versions(client, name, key, sorted(mine, key=lambda promotion: promotion.number))
         _aliases(client, name)
 
 
@@ -76,14 +74,14 @@ def _registered(client: Any, name: str, tags: Mapping[str, str], words: str) -> 
                 raise
 
 
-def _versions(client: Any, name: str, key: str, run: str, promotions: Sequence[Promotion]) -> None:
+def _versions(client: Any, name: str, key: str, promotions: Sequence[Promotion]) -> None:
     """A version for each promotion, oldest first; those of a round that was made anew since are marked."""
     there = {version.tags.get(EVENT): version for version in _of(client, name) if version.tags.get(KEY) == key}
     for promotion in promotions:
         found = there.get(str(promotion.number))
         if found is None or found.tags.get(COMPLETE) != "yes":
             model_id = promotion.model_id()
-            version = found or _create(client, name, key, run, promotion, model_id)
+            version = found or _create(client, name, key, promotion, model_id)
             _link(client, model_id, name, int(version.version))
             client.set_model_version_tag(name, str(version.version), COMPLETE, "yes")
     wanted = {str(promotion.number) for promotion in promotions}
@@ -93,14 +91,14 @@ def _versions(client: Any, name: str, key: str, run: str, promotions: Sequence[P
             client.set_model_version_tag(name, version.version, SUPERSEDED, superseded)
 
 
-def _create(client: Any, name: str, key: str, run: str, promotion: Promotion, model_id: str) -> Any:
-    tags = {KEY: key, NAME: run, EVENT: str(promotion.number), AT: str(round(1000 * promotion.at)), BY: promotion.by, DIGEST: promotion.digest}
+def _create(client: Any, name: str, key: str, promotion: Promotion, model_id: str) -> Any:
+    at = str(round(1000 * promotion.at))
     return client.create_model_version(
         name,
         source=promotion.source or f"models:/{model_id}",
         run_id=promotion.run_id,
         model_id=model_id,
-        tags={**tags, **promotion.tags, SUPERSEDED: "false"},
+        tags={KEY: key, EVENT: str(promotion.number), AT: at, DIGEST: promotion.digest, SUPERSEDED: "false"},
         description=promotion.words,
     )
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ratchet.artifacts import Opened
-from ratchet.champions import headline_of
+from ratchet.champions import BY, headline_of
 from ratchet.errors import CorruptArtifact
 from ratchet.identity import canonical, digest
 from ratchet.infra import notes
@@ -48,6 +48,9 @@ PARAM_LENGTH = 500
 CURVE_STEPS = 1000
 """A longer training curve is thinned to about so many steps."""
 SAMPLED_PROBLEMS, SAMPLES_EACH, TEXT_LENGTH = 24, 2, 4000
+
+COLOURS = ("#1b6ca8", "#c8553d", "#2d936c", "#7d4f9e", "#b8860b", "#d1478d", "#3f4e5f", "#5b8c00", "#00838f", "#8d5b3e")
+"""Of a run's curve, where MLflow's own choice is often the same for two."""
 
 STATUS = {"finished": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 
@@ -115,7 +118,7 @@ class Replay:
             if event["model"] and (ended := self.history.ended_in(event["state"])):
                 yield self._promotion(event["model"], ended, number=event["number"], at=event["at"], by="hand")
 
-    def _promotion(self, model: str | None, ended: EndedRound, **said: Any) -> Promotion:
+    def _promotion(self, model: str | None, ended: EndedRound, *, number: int, at: float, by: str) -> Promotion:
         run_id = self._children[ended.number]
         main = next((name for name in headline_of(self.history.config) if name in ended.event["metrics"]), None)
         measured = f": {main} {ended.event['metrics'][main]:.4g}" if main else ""
@@ -124,10 +127,10 @@ class Replay:
             run_id=run_id,
             source=None if self.served and not self.store.runs else self.store.address(ended.policy["identity"]),
             model_id=lambda: self._model(ended, run_id),
-            tags={ROUND: str(ended.index), STATE: ended.event["state"], "ratchet.policy": ended.policy["identity"]},
             digest=ended.policy["digest"],
-            words=f"round {ended.index} of {self.run.name}{measured}",
-            **said,
+            number=number,
+            at=at,
+            words=f"round {ended.index} of {self.run.name}{measured}, {BY[by]}",
         )
 
     def _there(self) -> dict[tuple[str, str], Any]:
@@ -155,6 +158,7 @@ class Replay:
             "ratchet.root": str(self.run.root),
             "ratchet.superseded": str(superseded).lower(),
             "ratchet.reason": self.history.reason[:TEXT_LENGTH],
+            "mlflow.runColor": COLOURS[int(self.key[:8], 16) % len(COLOURS)],
         }
         if forked := self.history.forked:  # a tag and no parent: MLflow would fold away what is to be compared
             tags |= {"ratchet.forked_from": forked["run"], "ratchet.forked_round": str(forked["round"]), "ratchet.forked_key": forked["key"]}
