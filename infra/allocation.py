@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ from typing import ClassVar
 
 from ratchet.identity import canonical, digest
 from ratchet.infra.executors import Ending, Job, JobRecord, Look, exit_words
+from ratchet.infra.scheduler import outlived, unheard
 from ratchet.infra.slurm_executor import Slurm
 from ratchet.infra.store import write_atomic
 from ratchet.interruption import TRY_AGAIN
@@ -30,7 +32,7 @@ from ratchet.interruption import TRY_AGAIN
 IDLE_S = 60.0
 """How long a worker without work waits for a driver that shows no sign of life."""
 
-CLOSED, ALIVE, RECORD = "closed", "driver", "job.json"
+CLOSED, ALIVE, RECORD, LIFE = "closed", "driver", "job.json", "life"
 
 
 @dataclass
@@ -151,8 +153,9 @@ class Allocation:
         except FileNotFoundError:  # its allocation ended first
             ending = self.slurm.verdict(record)
             return replace(ending, lost=not ending.words.startswith("CANCELLED"))
-        warned = code in (TRY_AGAIN, -signal.SIGUSR2)  # the latter before it could listen
-        return Ending(words="CANCELLED" if code is None else exit_words(code), lost=warned)
+        # USR2: before it could listen. 0, although nothing is published: `srun` says so of a node that it lost.
+        lost = code in (0, TRY_AGAIN, -signal.SIGUSR2)
+        return Ending(words="CANCELLED" if code is None else exit_words(code), lost=lost)
 
 
 @dataclass
@@ -163,14 +166,16 @@ class Worker:
     cpus: int
     steps: "dict[Path, subprocess.Popen[bytes]]" = field(default_factory=dict)
     leaving: bool = False
+    life: str = field(default_factory=lambda: uuid.uuid4().hex)
 
     def work(self) -> int:
         for number in (signal.SIGUSR2, signal.SIGTERM):
             signal.signal(number, self._warned)
+        write_atomic(self.folder / LIFE, self.life.encode())
         for left in self.folder.glob("*.running"):  # of a former life of this job, which was requeued
             left.rename(left.with_suffix(".ready"))
         idle = time.monotonic()
-        while True:
+        while self._is_last():
             self._reap()
             self._end_cancelled()
             if not self.leaving:
@@ -180,6 +185,16 @@ class Worker:
             elif self.leaving or self._is_over(time.monotonic() - idle):
                 return 0
             time.sleep(0.2)
+        for step in self.steps.values():
+            step.kill()
+        return 0
+
+    def _is_last(self) -> bool:
+        """Whether this job was not begun again elsewhere, as one is whose node is cut off: the tickets are that life's then."""
+        try:
+            return (self.folder / LIFE).read_text() == self.life
+        except OSError:  # deleted with its run, or on a server that is away: nothing says so
+            return True
 
     def _warned(self, number: int, frame: object) -> None:
         """The allocation ends soon: its steps are asked to stop at a safe point, and no other is begun."""
@@ -216,17 +231,29 @@ class Worker:
                 "--open-mode=append",
             ]
             pinned = [f"{name}={step['cpus']}" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")]
-            self.steps[running] = subprocess.Popen([*srun, "env", *pinned, sys.executable, "-P", "-m", *step["arguments"]])
+            with running.with_suffix(".said").open("wb") as said:
+                self.steps[running] = subprocess.Popen([*srun, "env", *pinned, sys.executable, "-P", "-m", *step["arguments"]], stderr=said)
 
     def _reap(self) -> None:
         for running, step in list(self.steps.items()):
             code = step.poll()
             if code is not None:
-                cancelled = running.with_suffix(".cancelled").exists()
-                word = {"code": None if cancelled else 128 - code if code > 128 else code}  # a shell's 137 is -9 to us
-                write_atomic(running.with_suffix(".done"), canonical(word))
-                running.unlink()
+                if self._is_undone(running, code):
+                    running.rename(running.with_suffix(".ready"))
+                else:
+                    cancelled = running.with_suffix(".cancelled").exists()
+                    word = {"code": None if cancelled else 128 - code if code > 128 else code}  # a shell's 137 is -9 to us
+                    write_atomic(running.with_suffix(".done"), canonical(word))
+                    running.unlink()
                 del self.steps[running]
+
+    def _is_undone(self, running: Path, code: int) -> bool:
+        """Whether a step's end says nothing about its work: it could not begin, or the scheduler ended it with its allocation."""
+        said = running.with_suffix(".said").read_text(errors="replace")
+        sys.stderr.write(said)
+        self.leaving |= outlived(said)
+        ended = self.leaving and code in (-signal.SIGTERM, 128 + signal.SIGTERM)
+        return code != 0 and not running.with_suffix(".cancelled").exists() and bool(unheard(said) or outlived(said) or ended)
 
     def _end_cancelled(self) -> None:
         for running, step in self.steps.items():

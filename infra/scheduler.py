@@ -128,3 +128,18 @@ SILENT = ("unable to contact", "timed out", "connection refused", "connection re
 def is_silence(said: str) -> bool:
     """Whether an error of SLURM's means that the controller was not there to answer."""
     return any(phrase in said.lower() for phrase in SILENT)
+
+
+OVER = ("already completing or completed", "invalid job id", "pending execution")
+"""What the controller answers to a step of a job that does not run, or not here any more."""
+
+
+def outlived(printed: str) -> bool:
+    """Whether `srun` said that its job is over, or waits to be begun again elsewhere, so that its step was never begun."""
+    return any(phrase in line.lower() for line in printed.splitlines() if line.startswith("srun: error: Unable to") for phrase in OVER)
+
+
+def unheard(printed: str) -> str:
+    """What `srun` said of a controller that did not answer it, so that its step was never begun; nothing if it said no such thing."""
+    said = [line for line in printed.splitlines() if line.startswith("srun: error: Unable to")]
+    return next((line for line in said if is_silence(line)), "")

@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 from ratchet.errors import OF_THE_MACHINE, InputError, RatchetError
 from ratchet.infra.executors import Ending, Job, JobRecord, Look, State, at_least_one, environment
-from ratchet.infra.scheduler import LOST, Scheduler, SchedulerAway, SchedulerRefuses, Seen, is_silence
+from ratchet.infra.scheduler import LOST, Scheduler, SchedulerAway, SchedulerRefuses, Seen, is_silence, unheard
 from ratchet.infra.slurm_job import run_in_job
 from ratchet.infra.snapshot import snapshot
 
@@ -268,9 +268,10 @@ class Slurm:
         # A node that comes back while a job of its is requeued ends that job unrun: FAILED, and no signal.
         unrun = seen.state == "FAILED" and restarts > 0 and not seen.code_and_signal[1]
         warned = seen.state == "FAILED" and seen.code_and_signal[1] == signal.SIGUSR2  # before it could listen
-        lost = seen.state in LOST or unrun or warned
         log = Path(record["folder"]) / f"{id}_0_log.out" if record.get("folder") else None
-        return Ending(words=_words(seen), lost=lost, log=log)
+        if seen.state == "FAILED" and (silence := unheard(_read(log))):
+            return Ending(words=f"FAILED, the controller did not answer its step: {silence}", lost=True, log=log)
+        return Ending(words=_words(seen), lost=seen.state in LOST or unrun or warned, log=log)
 
     def _given_up(self, error: Exception) -> RatchetError:
         return RatchetError(
@@ -296,6 +297,13 @@ def _words(seen: Seen) -> str:
     if seen.state == "FAILED":
         return f"FAILED, {f'killed by signal {signal}' if signal else f'exit code {code}'}"
     return seen.state
+
+
+def _read(log: Path | None) -> str:
+    """What a job printed outside of its stage; nothing where that is not known."""
+    with suppress(OSError):
+        return log.read_text(errors="replace") if log else ""
+    return ""
 
 
 WITH_US = "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 9); os.getppid() == int(sys.argv[1]) and os.execv(sys.argv[2], sys.argv[2:])"

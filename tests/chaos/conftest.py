@@ -2,14 +2,14 @@
 
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.chaos.schedule import QUICK
 from tests.chaos.site import BUCKET, Site
-from tests.chaos.world import undisturbed
+from tests.chaos.world import Whole, undisturbed
 from tests.cluster.clusters import CLUSTER, SERVER, S3Server, need_installed, s3
 from tests.s3.proxy import Proxy
 from tests.toys.drive import Warm
@@ -53,6 +53,6 @@ def make_bucket(server: S3Server) -> None:
 
 
 @pytest.fixture(scope="session")
-def whole(ratchet: Warm, tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
-    """The undisturbed run's results."""
-    return undisturbed(ratchet, tmp_path_factory.mktemp("undisturbed"))
+def whole(ratchet: Warm, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """What a run (None), or a sweep over an axis, makes undisturbed."""
+    return cache(lambda axis: undisturbed(ratchet, tmp_path_factory.mktemp("undisturbed"), axis))

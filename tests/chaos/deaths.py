@@ -16,7 +16,7 @@ from tests.toys.drive import Die
 
 Act = Callable[[World, random.Random], Any]
 
-EXECUTOR = "ratchet.infra.slurm_executor.Slurm"
+SBATCH = "ratchet.infra.slurm_executor.Slurm._sbatch"
 APPEND = "ratchet.infra.ledger.Ledger.append"
 KILLED, FAILED, HELD, INTERRUPTED = -signal.SIGKILL, 1, 3, 130
 
@@ -53,6 +53,11 @@ def death(*codes: int, begins: int = 0, slow: bool = False, in_bucket: bool = Fa
     return enter
 
 
+def release(world: World) -> str:
+    """What lets jobs go in a world."""
+    return f"ratchet.infra.{'allocation.Allocation' if world.hold else 'slurm_executor.Slurm'}.release"
+
+
 # Of the driver
 
 
@@ -69,7 +74,7 @@ def driver_killed_at_a_ledger_write(world: World, rng: random.Random) -> None:
 
 @death(KILLED)
 def driver_killed_before_the_submit(world: World, rng: random.Random) -> None:
-    world.doomed(Die(f"{EXECUTOR}._sbatch", rng.randint(1, 3), "before"))
+    world.doomed(Die(SBATCH, rng.randint(1, 1 if world.hold else 3), "before"))
 
 
 @death(KILLED)
@@ -83,7 +88,7 @@ def driver_killed_while_it_submits(world: World, rng: random.Random) -> None:
 
 @death(KILLED)
 def driver_killed_between_submit_and_record(world: World, rng: random.Random) -> None:
-    world.doomed(Die(f"{EXECUTOR}._sbatch", rng.randint(1, 3), "after"))
+    world.doomed(Die(SBATCH, rng.randint(1, 1 if world.hold else 3), "after"))
 
 
 @death(KILLED)
@@ -94,12 +99,19 @@ def driver_killed_at_a_record(world: World, rng: random.Random) -> None:
 
 @death(KILLED)
 def driver_killed_between_record_and_release(world: World, rng: random.Random) -> None:
-    world.doomed(Die(f"{EXECUTOR}.release", rng.randint(1, 3), "before"))
+    world.doomed(Die(release(world), rng.randint(1, 3), "before"))
+
+
+@death(KILLED)
+def drivers_killed_over_one_job(world: World, rng: random.Random) -> None:
+    """One that has not yet written down that it began the job, and the next before it writes down what the job made."""
+    world.doomed(Die(APPEND, 1, "before", "attempt"))
+    world.doomed(Die(APPEND, 1, "before", "published"))
 
 
 @death(KILLED)
 def driver_killed_after_the_release(world: World, rng: random.Random) -> None:
-    world.doomed(Die(f"{EXECUTOR}.release", rng.randint(1, 3), "after"))
+    world.doomed(Die(release(world), rng.randint(1, 3), "after"))
 
 
 @death(INTERRUPTED)
@@ -126,18 +138,18 @@ def more_drivers_at_once(world: World, rng: random.Random) -> None:
 
 
 @death(FAILED, begins=1)
-def job_cancelled(world: World, rng: random.Random) -> set[str]:
-    id, identity, _ = world.job_at_work()
-    world.site.says("scancel", id)
+def job_cancelled(world: World, rng: random.Random) -> set[str] | None:
+    id, units, _ = world.job_at_work()
+    world.site.answers("scancel", id)  # it may be over by now
     world.during(2)
-    return {identity}
+    return units
 
 
 @death(begins=1)
-def job_requeued(world: World, rng: random.Random) -> set[str]:
-    id, identity, _ = world.job_at_work()
+def job_requeued(world: World, rng: random.Random) -> set[str] | None:
+    id, units, _ = world.job_at_work()
     world.site.answers("scontrol", "requeue", id)  # it may be over by now
-    return {identity}
+    return units
 
 
 @death(begins=1)
@@ -148,21 +160,21 @@ def jobs_preempted(world: World, rng: random.Random) -> None:
 
 
 @death(begins=1)
-def job_warned_of_its_walltime(world: World, rng: random.Random) -> set[str]:
-    id, identity, _ = world.job_at_work()
-    world.site.says("scancel", "--signal=USR2", id)
-    return {identity}
+def job_warned_of_its_walltime(world: World, rng: random.Random) -> set[str] | None:
+    id, units, _ = world.job_at_work()
+    world.site.answers("scancel", "--signal=USR2", id)  # it may be over, or be back in the queue
+    return units
 
 
 @death(begins=1, slow=True)
-def job_out_of_walltime(world: World, rng: random.Random) -> set[str]:
+def job_out_of_walltime(world: World, rng: random.Random) -> set[str] | None:
     """A job that hangs when it is warned, and maybe until it is killed; Slurm looks at the time twice a minute."""
     states = rng.choice(("running", "running,completing"))
-    id, identity, pid = world.job_at_work()
+    id, units, pid = world.job_at_work()
     with world.stopped(pid):
         world.site.answers("scontrol", "update", f"JobId={id}", "EndTime=now")
         world.go(lambda: not world.site.answers("squeue", "-h", "-t", states, "-j", id))
-    return {identity}
+    return units
 
 
 @death(FAILED, begins=1)
@@ -176,12 +188,12 @@ def job_out_of_memory(world: World, rng: random.Random) -> None:
 
 
 @death()
-def job_suspended(world: World, rng: random.Random) -> set[str]:
-    id, identity, _ = world.job_at_work()
+def job_suspended(world: World, rng: random.Random) -> set[str] | None:
+    id, units, _ = world.job_at_work()
     world.site.answers("scontrol", "suspend", id)
     world.during(rng.uniform(1, 4))
     world.site.answers("scontrol", "resume", id)
-    return {identity}
+    return units
 
 
 # Of the cluster

@@ -1,4 +1,4 @@
-"""What holds of a run after any deaths. Each check returns what it found to be otherwise."""
+"""What holds of a run, or of a sweep's, after any deaths. Each check returns what it found to be otherwise."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
-from tests.chaos.world import Strike, World
+from tests.chaos.world import Strike, World, made
 from tests.toys.drive import wait_until
 
 BATCH = 4
@@ -14,30 +14,42 @@ BATCH = 4
 
 
 def violations(world: World, whole: list[Any]) -> list[str]:
-    """Everything that does not hold of a world whose run is done."""
+    """Everything that does not hold of a world whose command is done."""
     with suppress(AssertionError):
         wait_until(lambda: not world.site.queue(), "the end of every job", 100)  # one that ended while the controller hung is over after a minute
-    checks = (published_once, begun_once, drawn_once, one_at_a_time, no_job_is_left, drivers_ended_as_they_may, nothing_is_left_to_do)
+    checks = (
+        *(published_once, made_by_one_run, begun_once, drawn_once, one_at_a_time),
+        *(no_job_is_left, drivers_ended_as_they_may, nothing_is_left_to_do),
+    )
     return [*nothing_is_lost(world, whole), *(found for check in checks for found in check(world))]
 
 
 def nothing_is_lost(world: World, whole: list[Any]) -> Iterator[str]:
-    """Every stage has the digest that it has in the undisturbed run."""
-    made, whole = world.traces.results, [row for row in whole if row[0] <= world.rounds]
-    if whole != made:
-        missing, other = [row for row in whole if row not in made], [row for row in made if row not in whole]
-        yield f"the results differ from the undisturbed run's: {missing} became {other}"
+    """Every stage has the digest that it has undisturbed, and every run compares as it does then."""
+    found, whole = made(world.ratchet, world.root, world.env), [row for row in whole if row[0] <= world.rounds]
+    if whole != found:
+        missing, other = [row for row in whole if row not in found], [row for row in found if row not in whole]
+        yield f"the results differ from the undisturbed ones: {missing} became {other}"
 
 
 def published_once(world: World) -> Iterator[str]:
     """By one attempt, written down once, and never differently."""
-    counts = Counter(event["identity"] for event in world.traces.events("published"))
-    yield from (f"{identity[:8]} is published {n} times in the ledger" for identity, n in counts.items() if n > 1)
+    counts = Counter((run, event["identity"]) for run, events in world.traces.events("published").items() for event in events)
+    yield from (f"{identity[:8]} is published {n} times in the ledger of {run}" for (run, identity), n in counts.items() if n > 1)
     for claim in world.traces.claims():
         words = [word["state"] for n in range(1, claim.attempts() + 1) if (word := claim.exit(n))]
         if words.count("published") > 1:
             yield f"{claim.folder.name[:8]} was published by {words.count('published')} attempts"
         yield from (f"{path} was written" for path in claim.folder.glob("nondeterministic*"))
+
+
+def made_by_one_run(world: World) -> Iterator[str]:
+    """What several runs share is made, and paid for, by one of them: the others find it."""
+    makers = defaultdict[str, list[str]](list)
+    for run, events in world.traces.events("published").items():
+        for event in events:
+            makers[event["identity"]] += [] if event["shared"] else [run]
+    yield from (f"{identity[:8]} was made by {', '.join(runs) or 'no run'}" for identity, runs in makers.items() if len(runs) != 1)
 
 
 def begun_once(world: World) -> Iterator[str]:
@@ -97,9 +109,9 @@ def drivers_ended_as_they_may(world: World) -> Iterator[str]:
 
 def nothing_is_left_to_do(world: World) -> Iterator[str]:
     """The same command once more submits nothing."""
-    before = len(world.traces.events("attempt"))
+    before = world.traces.events("attempt")
     again = world.command().wait()
     if again.code != 0:
         yield f"once more, the command ended with {again.code}: {again.err}"
-    if len(world.traces.events("attempt")) != before:
+    if world.traces.events("attempt") != before:
         yield "once more, the command made new attempts"

@@ -7,6 +7,8 @@ from tests.chaos.deaths import DEATHS, Death
 
 STRIKES = 14
 """About how many deaths a schedule deals."""
+AXES = ("seed=0,1", "training.gain=0.01,0.02")
+"""What is swept over: two runs that share what draws nothing, and two that share everything up to the first training."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,21 @@ class Schedule:
     @property
     def in_bucket(self) -> bool:
         return any(death.in_bucket for death in self.deaths)
+
+    @property
+    def axis(self) -> str | None:
+        """Odd seeds disturb a sweep, over each axis in turn, and even ones a run."""
+        return AXES[self.seed // 2 % len(AXES)] if self.seed % 2 else None
+
+    @property
+    def hold(self) -> bool:
+        """Of the runs, every other one keeps one allocation for a whole round."""
+        return self.seed % 4 == 2
+
+    @property
+    def apart(self) -> float:
+        """Artifacts that are published between one death and the next, if the deaths are quick enough: those of a sweep reach its last run."""
+        return 3.5 if self.axis else 2
 
     @property
     def replay(self) -> str:

@@ -1,44 +1,41 @@
-"""Seeded deaths against a run on a real Slurm: the same command again ends it, nothing is lost, and no work is done twice.
+"""Seeded deaths against runs and sweeps on a real Slurm: the same command again ends them, nothing is lost, and no work is done twice.
 
 `make chaos N=200` runs two hundred schedules; one that fails says how to replay it.
 """
 
 import shutil
-from typing import Any
 
 import pytest
 
 from tests.chaos.deaths import DEATHS
 from tests.chaos.proof import violations
-from tests.chaos.schedule import ALL, QUICK, Schedule, schedule
+from tests.chaos.schedule import ALL, AXES, QUICK, Schedule, schedule
 from tests.chaos.site import Site
-from tests.chaos.world import ROUNDS, World
+from tests.chaos.world import Whole, World
 from tests.toys.drive import Warm
-
-APART = 2
-"""Artifacts that are published between one death and the next, if the deaths are quick enough."""
 
 
 def disturb(world: World, deal: Schedule) -> None:
     """Spread the deaths over the run, with more rounds if it ends before they all struck, and bring it to its end."""
     for number, death in enumerate(deal.deaths):
         rng = deal.rng(number)
-        due = APART * (number + rng.random())
+        due = deal.apart * (number + rng.random())
         world.go(lambda due=due: world.traces.published() >= due)  # type: ignore[misc]
-        while death.strike(world, rng).missed and world.rounds < ROUNDS:
+        if world.done:
+            world.more()
+        while death.strike(world, rng).missed:
             world.more()
     world.finish()
 
 
-def test_a_schedule_of_deaths_costs_a_run_nothing(site: Site, ratchet: Warm, whole: list[Any], seed: int) -> None:
+def test_a_schedule_of_deaths_costs_nothing(site: Site, ratchet: Warm, whole: Whole, seed: int) -> None:
     deal = schedule(seed)
     site.heal()
-    world = World(site, ratchet, site.disk / f"seed-{seed}", in_bucket=deal.in_bucket)
+    world = World(site, ratchet, site.disk / f"seed-{seed}", in_bucket=deal.in_bucket, axis=deal.axis, hold=deal.hold)
     try:
         try:
             disturb(world, deal)
-            found = violations(world, whole)
-            found += [f"{strike.name} struck nothing in {ROUNDS} rounds" for strike in world.strikes[-1:] if strike.missed]
+            found = violations(world, whole(deal.axis))
         except AssertionError as error:
             found = [f"{type(error).__name__}: {error}"]
     finally:
@@ -50,14 +47,14 @@ def test_a_schedule_of_deaths_costs_a_run_nothing(site: Site, ratchet: Warm, who
     shutil.rmtree(world.root, ignore_errors=True)
 
 
-def test_of_many_drivers_that_start_at_once_one_works(site: Site, ratchet: Warm, whole: list[Any]) -> None:
+def test_of_many_drivers_that_start_at_once_one_works(site: Site, ratchet: Warm, whole: Whole) -> None:
     site.heal()
     world = World(site, ratchet, site.disk / "many", rounds=0)
     try:
         with world.strike("many drivers at once", codes=(3,), begins=0):
             world.others(7)
         world.finish()
-        found = violations(world, whole)
+        found = violations(world, whole(None))
     finally:
         world.end()
     assert [] == found, world.story()
@@ -71,3 +68,9 @@ def test_every_death_is_dealt_once_in_a_deal() -> None:
         assert sorted(name for name, death in DEATHS.items() if not death.slow) == sorted(quick)
         assert {name for name, death in DEATHS.items() if death.slow} < {name for hand in dealt[QUICK:] for name in hand.names}
     assert schedule(5) == schedule(5)
+
+
+def test_every_death_is_dealt_to_sweeps_over_every_axis_too() -> None:
+    for axis in AXES:
+        assert set(DEATHS) == {name for seed in range(20 * ALL) if schedule(seed).axis == axis for name in schedule(seed).names}
+    assert any(schedule(seed).axis for seed in range(QUICK)), "so that every change meets a sweep"

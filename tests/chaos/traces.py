@@ -1,4 +1,4 @@
-"""What a run leaves on disk, for those who count: what was begun, what is at work, what was done."""
+"""What runs leave on disk, for those who count: what was begun, what is at work, what was done."""
 
 import json
 from collections.abc import Iterator
@@ -9,35 +9,32 @@ from typing import Any
 
 from ratchet.infra.claims import Claim
 from ratchet.infra.executors import start_time
-from ratchet.infra.ledger import Event, results
-from ratchet.infra.runs import RunFolder
+from ratchet.infra.ledger import Event
+from ratchet.infra.runs import runs_under
 from tests.chaos.watch import read
 
 
 @dataclass(frozen=True)
 class Traces:
-    """Of one run, whose root is its own."""
+    """Of the runs under a root."""
 
-    run: RunFolder
+    root: Path
     beside: Path
     """Where the toys write down what they did."""
 
-    @property
-    def results(self) -> list[Any]:
-        return results(self.run.ledger)
-
-    def events(self, kind: str) -> list[Event]:
-        return [event for event in self.run.ledger if event["kind"] == kind]
+    def events(self, kind: str) -> dict[str, list[Event]]:
+        """By run."""
+        return {run.name: [event for event in run.ledger if event["kind"] == kind] for run in runs_under(self.root)}
 
     def claims(self) -> list[Claim]:
         with suppress(FileNotFoundError):
-            return [Claim(folder) for folder in (self.run.root / ".ratchet" / "claims").iterdir()]
+            return [Claim(folder) for folder in (self.root / ".ratchet" / "claims").iterdir()]
         return []
 
     def published(self) -> int:
         """How many artifacts there are on this machine."""
         with suppress(FileNotFoundError):
-            return sum(1 for _ in (self.run.root / ".ratchet" / "objects").iterdir())
+            return sum(1 for _ in (self.root / ".ratchet" / "objects").iterdir())
         return 0
 
     def at_work(self) -> Iterator[tuple[str, str, int]]:

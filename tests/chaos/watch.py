@@ -14,10 +14,13 @@ from tests.chaos.site import Site
 
 EVERY_S = 0.2
 
+ROUND = "ratchet-round-"
+"""How allocations are called."""
+
 Place = tuple[str, int]
 """A batch's name, and a job's index in it."""
-Attempt = tuple[str, int]
-"""A unit's identity, and the number of the attempt."""
+Attempt = tuple[str, int, str]
+"""A unit's identity, the number of the attempt, and its ticket if it is a step of an allocation."""
 
 
 @dataclass
@@ -26,7 +29,7 @@ class Watcher:
 
     site: Site
     root: Path
-    units: dict[Place, Attempt] = field(default_factory=dict[Place, Attempt])
+    units: dict[Place, set[Attempt]] = field(default_factory=lambda: defaultdict[Place, set[Attempt]](set))
     jobs: dict[str, Place] = field(default_factory=dict[str, Place])
     alive: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     """When a unit had a living job."""
@@ -56,16 +59,16 @@ class Watcher:
         now = time.monotonic()
         self._learn()  # of what was submitted meanwhile
         self._note({id: state for id, _, state in queue}, now)
-        living = defaultdict(list)
+        living = defaultdict[str, set[str]](set)
         for id, name, state in queue:
             self.jobs[id] = place = place_of(name, id)
-            attempt = self.units.get(place)
-            if attempt and state != "COMPLETING" and not self._is_done(*attempt):
-                living[attempt[0]].append(f"{id} {state}")
+            for attempt in self.units.get(place, ()):
+                if state != "COMPLETING" and not self._is_done(*attempt):
+                    living[attempt[0]].add(f"{id} {state}")
         for identity, jobs in living.items():
             self.alive[identity].append(now)
             if len(jobs) > 1:
-                self.twice.append(f"{identity[:8]} had {len(jobs)} living jobs at once: {', '.join(jobs)}")
+                self.twice.append(f"{identity[:8]} had {len(jobs)} living jobs at once: {', '.join(sorted(jobs))}")
 
     def _note(self, states: dict[str, str], now: float) -> None:
         for id in sorted({*states, *self.states}):
@@ -78,12 +81,14 @@ class Watcher:
         for folder in (self.root / ".ratchet" / "claims").glob("*"):
             for path in (folder / "intent.json", *folder.glob("attempts/*/intent.json")):
                 if intent := read(path):
-                    self.units[intent["name"], intent["index"]] = folder.name, intent["attempt"]
+                    self.units[intent["name"], intent["index"]].add((folder.name, intent["attempt"], ""))
             if (job := read(folder / "job.json")) and "job_id" in job["job"]:
-                self.units[place_of(job["job"]["name"], job["job"]["job_id"])] = folder.name, job["attempt"]
+                self.units[place_of(job["job"]["name"], job["job"]["job_id"])].add((folder.name, job["attempt"], job["job"].get("ticket", "")))
 
-    def _is_done(self, identity: str, attempt: int) -> bool:
-        """Whether the attempt said its last word: its job is only about to leave."""
+    def _is_done(self, identity: str, attempt: int, ticket: str) -> bool:
+        """Whether the attempt said its last word (its job is only about to leave), or its step is over."""
+        if ticket and Path(ticket).with_suffix(".done").exists():
+            return True
         word = read(self.root / ".ratchet" / "claims" / identity / f"attempts/{attempt}/exit.json")
         return word is not None and word["state"] != INTERRUPTED
 
@@ -92,8 +97,8 @@ class Watcher:
         return [f"{at - born:6.1f} s      job {words}" for at, words in self.changes]
 
     def strangers(self) -> list[str]:
-        """Jobs that belonged to no claim at any moment."""
-        return sorted({f"{id} {name}" for id, (name, index) in self.jobs.items() if (name, index) not in self.units})
+        """Jobs that belonged to no claim at any moment; but an allocation whose driver died before it put in a ticket leaves by itself."""
+        return sorted({f"{id} {name}" for id, (name, index) in self.jobs.items() if (name, index) not in self.units and not name.startswith(ROUND)})
 
     def was_alive(self, identity: str, since: float, until: float) -> bool:
         """Whether a unit had a living job at some time of a span, widened by what may have been between two looks."""

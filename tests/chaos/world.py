@@ -1,4 +1,4 @@
-"""One run under one schedule of deaths: the same command again until it is done, and a record of all that happened meanwhile."""
+"""One run, or sweep, under one schedule of deaths: the same command again until it is done, and a record of all that happened meanwhile."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from typing import Any
 
 from ratchet.infra.executors import start_time
 from ratchet.infra.ledger import results
-from ratchet.infra.runs import RunFolder
+from ratchet.infra.runs import runs_under
 from tests.chaos import clock
 from tests.chaos.site import Site
 from tests.chaos.traces import Traces
@@ -35,6 +35,10 @@ ROUNDS = 6
 LIMIT_S = 400.0
 LIVES = 60
 """Drivers that a run takes at most; most deaths take one."""
+
+
+Whole = Callable[[str | None], list[Any]]
+"""From the axis of a sweep (None: a run) to what the command makes undisturbed."""
 
 
 class Missed(Exception):
@@ -73,7 +77,7 @@ class Life:
 
 @dataclass
 class World:
-    """A root on the cluster's disk, and its run."""
+    """A root on the cluster's disk, and its run or the runs of its sweep."""
 
     site: Site
     ratchet: Warm
@@ -81,6 +85,10 @@ class World:
     rounds: int = 1
     in_bucket: bool = False
     """Its store is in the site's bucket."""
+    axis: str | None = None
+    """What it sweeps over, as `KEY=VALUE,VALUE`; None: it is one run."""
+    hold: bool = False
+    """A round's stages are steps of one job, and not jobs of their own."""
     strikes: list[Strike] = field(default_factory=list[Strike])
     lives: list[Life] = field(default_factory=list[Life])
     log: list[str] = field(default_factory=list[str])
@@ -96,7 +104,7 @@ class World:
         self.python = self.beside / "python"
         self.python.write_text(f'#!/bin/sh\nexec "{sys.executable}" -P "{clock.__file__}" "$@"\n')
         self.python.chmod(0o755)
-        self.traces = Traces(RunFolder(self.root, NAME), self.beside)
+        self.traces = Traces(self.root, self.beside)
         self.watcher = Watcher(self.site, self.root)
         self.watcher.start()
 
@@ -109,10 +117,12 @@ class World:
 
     @property
     def words(self) -> tuple[str, ...]:
-        where: tuple[str, ...] = ("executor=slurm", "executor.grace_s=3", f"executor.python={self.python}")
+        where = ("executor=slurm", "executor.grace_s=3", f"executor.python={self.python}")
+        if self.hold:
+            where += ("executor.hold=true",)
         if self.in_bucket:
             where += self.site.store(self.root.name)
-        return ("run", *TOYS, *SCIENCE, f"rounds={self.rounds}", "--name", NAME, *where, "--no-prefect")
+        return (*words(self.rounds, self.axis), *where)
 
     def say(self, words: str) -> None:
         self.log.append(f"{time.monotonic() - self._born:6.1f} s  {words}")
@@ -174,10 +184,12 @@ class World:
         self.go(lambda: time.monotonic() > end)
 
     def more(self) -> None:
-        """One round more, since the run is done and not yet struck enough."""
+        """One round more, since the command is done and its runs are not yet struck enough."""
+        if self.rounds == ROUNDS:
+            raise Endless(f"{ROUNDS} rounds are done, and {self.strikes[-1].name} struck nothing, or others have yet to strike")
         self.rounds += 1
         self.done = False
-        self.say(f"the run gets round {self.rounds}")
+        self.say(f"there is round {self.rounds} to do")
 
     def finish(self) -> None:
         self.go(lambda: False)
@@ -193,7 +205,7 @@ class World:
     def strike(self, name: str, codes: Iterable[int], begins: int) -> Iterator[Strike]:
         strike = Strike(name, frozenset(codes), begins, time.monotonic())
         self.strikes.append(strike)
-        self.say(f"strikes: {name}")
+        self.say(f"strikes: {name}, at {self.traces.published()} artifacts of {len(runs_under(self.root))} runs")
         try:
             yield strike
         except Missed:
@@ -250,13 +262,14 @@ class World:
             raise Missed
         return found[0]
 
-    def job_at_work(self) -> tuple[str, str, int]:
-        """A job that has begun work of some length and has not ended it: its id, its unit's identity, and its process."""
+    def job_at_work(self) -> tuple[str, set[str] | None, int]:
+        """A job that has begun work of some length and has not ended it: its id, the units it is for (None: all that live), and a process of it."""
         self.go(lambda: next(self.traces.at_work(), None))
         found = next(self.traces.at_work(), None)
         if found is None:
             raise Missed
-        return found
+        id, identity, pid = found
+        return id, None if self.hold else {identity}, pid
 
     def clocks(self, ahead: Mapping[str, float]) -> None:
         """Set the clocks of whoever starts from now on."""
@@ -278,8 +291,22 @@ def children(pid: int | None, name: str) -> list[int]:
         return []
 
 
-def undisturbed(ratchet: Warm, root: Path) -> list[Any]:
-    """What the run makes in one process that nothing disturbs."""
-    done = ratchet.run(*SCIENCE, f"rounds={ROUNDS}", "--name", NAME, root=root, env={"RATCHET_TEST_HASTE": "1"})
+def words(rounds: int, axis: str | None) -> tuple[str, ...]:
+    """The words of a run, or of a sweep over an axis."""
+    verb = ("sweep", axis) if axis else ("run",)
+    return (*verb, *TOYS, *SCIENCE, f"rounds={rounds}", "--name", NAME, "--no-prefect")
+
+
+def made(ratchet: Warm, root: Path, env: Mapping[str, str]) -> list[Any]:
+    """What there is under a root, by round: every run's stages with their digests, and what `ratchet compare` reads of them as a whole."""
+    rows = [(row[0], run.name, *row[1:]) for run in runs_under(root) for row in results(run.ledger)]
+    done = ratchet("compare", NAME, "--json", root=root, env=env)
+    assert 0 == done.code, f"the runs do not compare: {done.err}"
+    return rows + [(row["round"], run["name"], row["metrics"], row["state"], row["cost"]["samples"]) for run in done.json() for row in run["rounds"]]
+
+
+def undisturbed(ratchet: Warm, root: Path, axis: str | None) -> list[Any]:
+    """What the command makes in one process that nothing disturbs."""
+    done = ratchet(*words(ROUNDS, axis), root=root, env={"RATCHET_TEST_HASTE": "1"})
     assert 0 == done.code, done.err
-    return results(RunFolder(root, NAME).ledger)
+    return made(ratchet, root, {})

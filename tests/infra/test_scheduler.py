@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ratchet.errors import InputError
-from ratchet.infra.scheduler import Scheduler, SchedulerAway, SchedulerRefuses, Seen
+from ratchet.infra.scheduler import Scheduler, SchedulerAway, SchedulerRefuses, Seen, outlived
 from ratchet.infra.slurm_executor import Slurm, _whole_arrays, valid_resources
 
 
@@ -146,6 +146,36 @@ def test_accounting_says_how_a_job_ended_that_the_queue_forgot(commands: Path, a
     ending = slurm.verdict(record("5"))
     assert ending.words.startswith(words)
     assert lost == ending.lost
+
+
+@pytest.mark.parametrize(
+    ("printed", "lost"),
+    [
+        ("srun: error: Unable to confirm allocation for job 5: Socket timed out on send/recv operation\n", True),
+        ("srun: error: Unable to create step for job 5: Unable to contact slurm controller (connect failure)\n", True),
+        ("srun: error: node1: task 0: Exited with exit code 1\n", False),
+        ("requests.exceptions.Timeout: the request timed out\nsrun: error: node1: task 0: Exited with exit code 1\n", False),
+        (None, False),
+    ],
+)
+def test_a_job_whose_step_the_controller_did_not_answer_is_lost_and_has_not_failed(commands: Path, printed: str | None, lost: bool) -> None:
+    says(commands, "squeue", "5|ratchet-a|FAILED|NonZeroExitCode|0|256|\n")
+    if printed:
+        (commands / "5_0_log.out").write_text(printed)
+    slurm = Slurm()
+    started = {**record("5"), "folder": str(commands)}
+    assert "over" == slurm.probe([started])[0].state
+    assert lost == (ending := slurm.verdict(started)).lost
+    assert ("the controller did not answer" in ending.words) == lost
+
+
+@pytest.mark.parametrize(
+    ("why", "over"),
+    [("Job/step already completing or completed", True), ("Invalid job id specified", True), ("More processors requested than permitted", False)],
+)
+def test_a_step_that_outlived_its_job_is_told_from_one_that_may_not_be(why: str, over: bool) -> None:
+    said = f"slurmstepd: error: whatever\nsrun: error: Unable to create step for job 5: {why}\n"
+    assert over == outlived(said)
 
 
 def test_a_pending_task_that_vanishes_was_cancelled(commands: Path) -> None:

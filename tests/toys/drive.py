@@ -162,6 +162,7 @@ def _child(request: Mapping[str, Any]) -> None:
         for number, name in ((1, "out"), (2, "err")):
             os.dup2(os.open(Path(request["folder"]) / name, os.O_WRONLY | os.O_CREAT, 0o644), number)
         os.environ.update(request["env"])
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # who starts the tests in the background has it ignored
         if request["die"]:
             arm(Die(**request["die"]))
         if request["largest"]:

@@ -105,8 +105,8 @@ class Toss:
         return self.temperature > 0
 
     def synthesize(self, policy: Path, problems: Sequence[Problem], *, seed: int, scratch: Path) -> Iterator[Rollout]:
-        skill = json.loads((policy / "policy.json").read_text())["skill"]
-        unit = f"synthesize {seed} {skill} {self.temperature} {problems[0].id}"
+        known = json.loads((policy / "policy.json").read_text())
+        skill, unit = known["skill"], f"synthesize {seed} {known} {self.temperature} {problems[0].id}"
         for row, problem in enumerate(problems):
             drawn = kept(scratch / f"drawn-{row}.json")
             if drawn is None:
@@ -175,7 +175,7 @@ class Practice:
         old = json.loads((policy / "policy.json").read_text())
         for step in range(kept(scratch / "steps.json") or 0, self.STEPS if self.seconds else 0):
             spend(self.seconds / self.STEPS)
-            count(f"train {seed} {old} {len(examples)}", str(step))
+            count(f"{self} {seed} {old} {len(examples)}", str(step))
             keep(scratch / "steps.json", step + 1)
         skill = min(0.95, old["skill"] + self.gain * len(examples))
         steps = (old["steps"] if self.inherit == "training_state" else 0) + len(examples)
