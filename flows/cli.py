@@ -208,6 +208,8 @@ def _sweep(given: argparse.Namespace) -> int:
     runs = [(member.point, summary_of(_folder(given, member.name, config.get("root")))) for member in found]
     for metric in headline_of(found[0].config)[:1]:
         console().print(sweep_table(averaged(runs, metric)))
+    group = found[0].name.rpartition("/")[0]
+    console().print(f"  what is a difference, and what is not: [bold]ratchet compare {group}[/bold]")
     return 0
 
 

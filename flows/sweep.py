@@ -4,6 +4,8 @@ A config's `sweep: {KEY: [VALUE, …]}` says which. Seeds are what is averaged o
 """
 
 import itertools
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,9 +60,16 @@ def members(config: Mapping[str, Any], overrides: Sequence[str], config_dir: Pat
     for values in itertools.product(*(axes[key] for key in keys)):
         point = dict(zip(keys, values, strict=True))
         words = [*overrides, *(f"{key}={value}" for key, value in point.items()), "sweep=null"]
-        member = f"{group}/{','.join(f'{key}={value}' for key, value in sorted(point.items()))}"
+        member = f"{group}/{','.join(f'{key}={_in_a_name(value)}' for key, value in sorted(point.items()))}"
         found.append(Member(point=point, name=member, config=compose(words, config_dir) | {"name": member}, overrides=words))
+    if twins := [name for name, count in Counter(member.name for member in found).items() if count > 1]:
+        raise InputError("two runs of the sweep would have one name", got=twins[0], next="give values that differ in more than their slashes")
     return found
+
+
+def _in_a_name(value: Any) -> str:
+    """A value as part of a run's name, in which a slash stands for a folder: `/data/a.jsonl` → `data_a.jsonl`."""
+    return re.sub(r"[/\\]+", "_", str(value)).strip("_.") or "_"
 
 
 @dataclass(frozen=True, kw_only=True)

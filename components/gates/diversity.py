@@ -37,6 +37,8 @@ class Diversity:
         self._explored(evidence, numbers, tests, unknown)
         self._sampled(evidence.draws, numbers, tests, unknown)
         words = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in numbers.items())
+        if numbers.get("pass_at_k_s_of_round_0") == 0:
+            words += f"; no item had {self.s} right samples of different text in round 0, so Pass@K-S cannot fall (`s: 1` counts right ones)"
         return Finding(words=words, numbers=numbers, tests=tests, unknown=unknown)
 
     def _explored(self, evidence: Evidence, numbers: dict[str, float], tests: list[Hypothesis], unknown: list[str]) -> None:

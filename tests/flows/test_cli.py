@@ -11,7 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from ratchet.errors import InputError
 from ratchet.flows.cli import OVERRIDE, parser
+from ratchet.flows.compose import compose
+from ratchet.flows.sweep import members
 from ratchet.infra.ledger import results
 from ratchet.infra.runs import RunFolder
 from tests.toys.drive import HOUSE, TOYS, Done, Warm
@@ -271,3 +274,18 @@ def test_every_command_that_a_message_proposes_exists() -> None:
     proposed = {found for text in sources for found in re.findall(r"`ratchet ([a-z]+)", text)}
     assert {"retry", "run"} <= proposed
     assert set() == proposed - set(verbs)
+
+
+def test_a_sweep_over_paths_names_its_runs_without_them(tmp_path: Path) -> None:
+    words = [
+        "experiment=toy",
+        f"sweep={{verification.file: [{tmp_path}/a.txt, {tmp_path}/b.txt]}}",
+        "verification=by_the_book",
+        "verification.file=x",
+    ]
+    names = [member.name for member in members(compose(words, Path(TOYS[1])), words, Path(TOYS[1]), "group")]
+    folder = str(tmp_path).strip("/").replace("/", "_")
+    assert [f"group/verification.file={folder}_{name}.txt" for name in "ab"] == names
+    twins = [*toys, "sweep={verification.file: [a/b, a//b]}"]
+    with pytest.raises(InputError, match="two runs of the sweep would have one name"):
+        members(compose(twins, Path(TOYS[1])), twins, Path(TOYS[1]), "group")
