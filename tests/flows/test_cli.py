@@ -277,12 +277,8 @@ def test_every_command_that_a_message_proposes_exists() -> None:
 
 
 def test_a_sweep_over_paths_names_its_runs_without_them(tmp_path: Path) -> None:
-    words = [
-        "experiment=toy",
-        f"sweep={{verification.file: [{tmp_path}/a.txt, {tmp_path}/b.txt]}}",
-        "verification=by_the_book",
-        "verification.file=x",
-    ]
+    toys = ["experiment=toy", "verification=by_the_book", "verification.file=x"]
+    words = [*toys, f"sweep={{verification.file: [{tmp_path}/a.txt, {tmp_path}/b.txt]}}"]
     names = [member.name for member in members(compose(words, Path(TOYS[1])), words, Path(TOYS[1]), "group")]
     folder = str(tmp_path).strip("/").replace("/", "_")
     assert [f"group/verification.file={folder}_{name}.txt" for name in "ab"] == names
