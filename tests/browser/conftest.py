@@ -22,6 +22,7 @@ from playwright.sync_api import BrowserContext, Error, Locator, Page, expect, sy
 from ratchet.flows.prefect_server import GRACE, hold
 from ratchet.flows.summary import RunSummary, summary_of
 from ratchet.infra.runs import RunFolder
+from tests.cluster.clusters import installing
 from tests.flows.test_prefect_server import processes_of
 from tests.flows.test_ui import MARK, Ui
 from tests.toys.drive import HOUSE, Done, Warm, wait_until
@@ -64,7 +65,8 @@ def _install(package: str) -> None:
         refuse(f"{package} is not installed, and only root can do so; this is user {os.geteuid()}")
     script = '. "$1"; need_packages --no-install-recommends -- "$2"'
     command = ["bash", "-c", script, "install", str(HOUSE / "infra/slurm/daemons.sh"), package]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
+    with installing():
+        done = subprocess.run(command, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
     if done.returncode:
         refuse(done.stderr.strip())
 

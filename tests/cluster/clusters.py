@@ -32,14 +32,21 @@ def succeed(done: "subprocess.CompletedProcess[str]") -> str:
     return done.stdout.strip()
 
 
+@contextmanager
+def installing() -> Iterator[None]:
+    """One at a time: dpkg refuses a second, and tests run side by side."""
+    with Lock(Path(tempfile.gettempdir()) / "ratchet-tests-install") as lock:
+        while not lock.try_acquire():
+            time.sleep(0.5)
+        yield
+
+
 def need_installed(path: Path) -> None:
     """Skip, with the reason, where the packages cannot be had. CI is root: there anything else is a failure."""
     if os.geteuid() != 0:
         reason = f"{path.relative_to(HOUSE)} starts system daemons and needs root; this is user {os.geteuid()}"
         pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
-    with Lock(Path(tempfile.gettempdir()) / "ratchet-tests-install") as lock:  # dpkg takes one at a time, and tests may run side by side
-        while not lock.try_acquire():
-            time.sleep(0.5)
+    with installing():
         installed = script(path, "install")
     if installed.returncode:
         pytest.skip(installed.stderr.strip())
