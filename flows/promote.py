@@ -27,6 +27,7 @@ def promote(run: RunFolder, *, round: int | None, model: str | None, really: boo
     """
     if model is not None and not MODEL.fullmatch(model):
         raise InputError("--to is no name for a registered model", got=model, allowed="letters, digits, spaces and . _ - + = , @")
+    run.opening()
     store = store_of(run)
     with held(run, store, watch=False) as check:
         summary = summary_of(run)
@@ -34,7 +35,8 @@ def promote(run: RunFolder, *, round: int | None, model: str | None, really: boo
         _refuse_what_is_gone(store, run, row)
         if not really:
             _refuse_what_gates_refused(run, row)
-        if already := _is_champion(summary, row, model):
+        # Of another model many runs say who is champion, so that the same word may be news again.
+        if already := model is None and summary.champion is row and summary.crownings[-1].by == "hand":
             words = f"is the champion of {model or run.name} already"
         else:
             check()
@@ -43,8 +45,8 @@ def promote(run: RunFolder, *, round: int | None, model: str | None, really: boo
     main = headline_of(summary.config)[0]
     sys.stdout.write(f"round {row.round} of {run.name} ({metric_words(main)} {interval(row.metrics, main)}) {words}\n")
     sys.stdout.write(f"  its policy: {store.address(row.policy['identity'])}\n")
-    if not already and summary.champion and not model:
-        sys.stdout.write(f"  the one before: round {summary.champion.round}\n")
+    if not already and summary.champion not in (None, row) and not model:
+        sys.stdout.write(f"  the one before: round {summary.crownings[-1].round}\n")
     _show(run, store, summary)
     return 0
 
@@ -74,14 +76,6 @@ def _refuse_what_gates_refused(run: RunFolder, row: RoundSummary) -> None:
         failed = "; ".join(f"{said['name']}: {said['words']}" for said in row.judged["gates"] if said["verdict"] == "fail")
         what = f"the gates of {run.name} did not let round {row.round} pass"
         raise InputError(what, got=failed or "inconclusive", next="--yes promotes it all the same")
-
-
-def _is_champion(summary: RunSummary, row: RoundSummary, model: str | None) -> bool:
-    """Whether the same word would be said twice."""
-    if model is None:
-        return summary.champion is row
-    said = [one for one in summary.promoted if one["model"] == model]
-    return bool(said) and (said[-1]["round"], said[-1]["state"]) == (row.round, row.state)
 
 
 def _show(run: RunFolder, store: Store, summary: RunSummary) -> None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from ratchet.errors import InputError
@@ -50,8 +50,13 @@ def crownings(advanced: Iterable[Mapping[str, Any]], promoted: Iterable[Mapping[
     found = _by_gates(rounds) if judged else _by_metric(rounds, headline)
     if by_hand and not judged:
         found = [crowning for crowning in found if crowning.number < by_hand[0].number]
-    found = sorted([*found, *by_hand], key=lambda crowning: crowning.number)
-    return [crowning for before, crowning in zip([None, *found], found, strict=False) if before is None or before.round != crowning.round]
+    chain = list[Crowning]()
+    for crowning in sorted([*found, *by_hand], key=lambda crowning: crowning.number):
+        if chain and chain[-1].round == crowning.round:  # confirmed: since then, and by now for this reason
+            chain[-1] = replace(chain[-1], by=crowning.by)
+        else:
+            chain.append(crowning)
+    return chain
 
 
 def made_by(roles: Mapping[str, Any], judged: Mapping[str, Any] | None) -> Mapping[str, str]:

@@ -92,6 +92,8 @@ def test_a_model_that_many_runs_feed_has_the_last_promotion_as_its_champion(ratc
     assert {"champion": "round 2 of mine", "previous": "round 1 of group/gated"} == champions(root, "solver")
     assert {"champion": "round 1 of group/gated", "previous": "round 0 of group/gated"} == champions(root, "group.gated")
     assert "Promoted: round 2 as solver." in ratchet("show", NAME, root=root).out
+    assert 0 == ratchet("promote", "group/gated", "--to", "solver", root=root).code
+    assert {"champion": "round 1 of group/gated", "previous": "round 2 of mine"} == champions(root, "solver"), "the last word counts"
 
 
 def test_what_gates_refused_is_promoted_only_on_purpose_and_is_what_the_round_made(ratchet: Warm, root: Path) -> None:
@@ -129,6 +131,12 @@ def test_what_cannot_be_promoted_is_said(ratchet: Warm, root: Path, words: tuple
     done = ratchet("promote", NAME, *words, root=root)
     assert (2, []) == (done.code, promoted(root))
     assert says in done.err
+
+
+def test_a_run_that_there_is_not_is_said_and_not_begun(ratchet: Warm, root: Path) -> None:
+    done = ratchet("promote", "typo", root=root)
+    assert (2, False) == (done.code, (root / "typo").exists())
+    assert "there is no run 'typo'" in done.err
 
 
 def test_a_policy_that_is_gone_is_not_promoted(ratchet: Warm, root: Path) -> None:

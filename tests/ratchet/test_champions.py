@@ -57,6 +57,7 @@ def test_a_hand_overrules_the_metric_for_good_and_gates_until_they_promote_again
     plain = [ended(index, score) for index, score in enumerate([0.1, 0.2, 0.3, 0.4])]
     assert [(0, "metric"), (1, "metric"), (0, "hand")] == told(plain, [by_hand(0, number=17)])
     assert [(0, "metric"), (1, "metric"), (0, "hand"), (3, "hand")] == told(plain, [by_hand(0, number=17), by_hand(3, number=90)])
+    assert [(0, "metric"), (1, "hand")] == told(plain, [by_hand(1, number=17)]), "confirmed, and better ones do not count any more"
     gated = [ended(0, 0.1, champion="p0"), ended(1, 0.2, champion="p1"), ended(2, 0.3, champion="p1", policy="p1"), ended(3, 0.4, champion="p3")]
     assert [(0, "gates"), (1, "gates"), (0, "hand"), (3, "gates")] == told(gated, [by_hand(0, number=27)])
 
