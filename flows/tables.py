@@ -1,5 +1,6 @@
 """Runs and rounds as tables on a terminal."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -27,9 +28,13 @@ ACTIONS = {
 
 
 def console(*, stderr: bool = False) -> Console:
-    """A console that is wide enough for a table when nobody looks at it."""
-    found = Console(stderr=stderr, highlight=False)
-    return found if found.is_terminal else Console(stderr=stderr, highlight=False, width=200)
+    """A console that is wide enough for a table when nobody looks at it.
+
+    It keeps to the stream that there is now: while a stage is at work in this process, `sys.stderr` is the stage's log.
+    """
+    file = sys.stderr if stderr else sys.stdout
+    found = Console(file=file, highlight=False)
+    return found if found.is_terminal else Console(file=file, highlight=False, width=200)
 
 
 def percent(value: float | None) -> str:

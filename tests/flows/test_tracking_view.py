@@ -1,5 +1,7 @@
 """A run never waits for MLflow, and MLflow misses nothing for long."""
 
+import contextlib
+import io
 import threading
 import time
 from collections.abc import Iterator
@@ -11,6 +13,7 @@ import pytest
 
 from ratchet.errors import InputError
 from ratchet.flows import tracking_view
+from ratchet.flows.tables import console
 from ratchet.flows.tracking_view import TrackingView
 from ratchet.infra.runs import RunFolder
 from ratchet.infra.store import LocalStore
@@ -135,3 +138,10 @@ def test_mlflow_away_fails_no_run(ratchet: Warm, root: Path) -> None:
     assert 0 == done.code
     assert 1 == done.err.count("MLflow at http://127.0.0.1:9 does not take what")
     assert 1 == done.err.count(BEHIND)
+
+
+def test_what_is_said_while_a_stage_is_at_work_does_not_end_in_the_stages_log(capsys: pytest.CaptureFixture[str]) -> None:
+    say = console(stderr=True)
+    with contextlib.redirect_stderr(io.StringIO()) as log:
+        say.print("MLflow is away")
+    assert ("MLflow is away\n", "") == (capsys.readouterr().err, log.getvalue())
