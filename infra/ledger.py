@@ -19,6 +19,7 @@ Kinds of events, in the order a run meets them:
 | `attached` | an attempt of a driver before this one was found alive |
 | `lost` | an attempt was preempted, timed out or gone with its node: the stage is begun again |
 | `forked` | another run was begun from a round of this one |
+| `promoted` | somebody made a round's policy the champion, of the run or of the registered `model` that is named; no loop reads it |
 | `cancelled` | `ratchet cancel` ended jobs |
 | `failed` | an attempt ended without publishing: state and reason |
 | `decision` | what a controller set, and the artifact with all it was decided on |

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ratchet.components.environments.graphs import Graph, Pictures, pictures_of
 from ratchet.components.environments.matterport import Files
@@ -26,9 +26,6 @@ from ratchet.components.environments.views import FloorPlan
 from ratchet.components.environments.walks import MapWalk, from_start
 from ratchet.components.environments.warping import ndtw
 from ratchet.errors import InputError
-
-if TYPE_CHECKING:
-    pass
 
 Stamps = tuple[tuple[int, int], ...]
 

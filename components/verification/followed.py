@@ -13,16 +13,13 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import hypot, inf
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ratchet.components.environments.views import FloorPlan
 from ratchet.components.environments.warping import ndtw
 from ratchet.components.verification.goal import episode_of, path_of
 from ratchet.errors import InputError
 from ratchet.records import Outcome, Rollout
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ import pytest
 from ratchet.errors import InputError
 from ratchet.flows.compose import compose, science_hash
 from ratchet.flows.driver import check
-from ratchet.flows.measured import measured
+from ratchet.flows.measured import measured, measures
 from ratchet.flows.plan import plan
 from ratchet.flows.summary import RoundSummary, summary_of
 from ratchet.infra.ledger import results
@@ -74,6 +74,10 @@ def test_what_gates_measure_is_not_what_a_round_costs(ratchet: Warm, warm: Path)
     drawn = [sum(s.metrics["rollouts"] for s in run.summary.stages if s.verb == "synthesize") for run in (judged, free)]
     assert drawn[0] > drawn[1], "or this test shows nothing"
     assert [row.cost.samples for row in free.rounds] == [row.cost.samples for row in judged.rounds] != [0, 0, 0]
+    assert {"gate", "propose", "synthesize", "verify", "evaluate"} == {
+        stage.verb for stage in judged.summary.stages if measures(stage.verb, stage.title)
+    }
+    assert {"create", "train", "select"} <= {stage.verb for stage in judged.summary.stages if not measures(stage.verb, stage.title)}
 
 
 @pytest.mark.parametrize(
